@@ -1,0 +1,112 @@
+//! The door to the CRMs: they ask ([`crate::domain::command::Command`]), and we tell them
+//! ([`crate::domain::effect::CrmEffect`]). The pipeline knows no more of a CRM than this.
+//!
+//! Invariant: nothing below `crm/` sees the storage or a provider.
+
+pub mod bitrix24;
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::domain::effect::{Applied, CardPerson, CrmEffect, CrmError, RecipientQuery};
+use crate::domain::ids::PortalId;
+use crate::domain::portal::{CrmKind, Portal};
+use crate::domain::time::{Millis, Timestamp};
+
+/// What is fixed about a CRM.
+#[derive(Clone, Copy, Debug)]
+pub struct CrmSpec {
+    /// Which one.
+    pub kind: CrmKind,
+    /// Most effects in one [`Crm::apply`].
+    pub batch_max: usize,
+    /// A reply given sooner after the command than this may find nobody waiting.
+    pub reply_not_before: Millis,
+}
+
+/// What a CRM's limits say about the next call; asked by the scheduler before it starts one.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Budget {
+    /// Calls that may be made right now.
+    pub calls: f64,
+    /// Calls the portal's bucket holds when it is empty of ours.
+    pub burst: f64,
+    /// Calls that come free per second.
+    pub per_second: f64,
+    /// Nothing may be called before this moment, whatever the bucket says.
+    pub blocked_until: Option<Timestamp>,
+}
+
+/// One CRM.
+#[async_trait]
+pub trait Crm: Send + Sync {
+    /// What is fixed about it.
+    fn spec(&self) -> &'static CrmSpec;
+
+    /// Tells the portal several things in one call. Answers stand in the order of `effects`; each settles for itself.
+    ///
+    /// Errors: never fails as a whole; a call that broke gives each effect its own error.
+    async fn apply(&self, portal: &Portal, effects: &[CrmEffect]) -> Vec<Result<Applied, CrmError>>;
+
+    /// Reads whom cards concern, several cards in one call. Answers stand in the order of `queries`; an empty list
+    /// means the card has nobody.
+    async fn people(&self, portal: &Portal, queries: &[RecipientQuery]) -> Vec<Result<Vec<CardPerson>, CrmError>>;
+
+    /// Brings what is registered in the portal (robots, event handlers) in line with what should be.
+    ///
+    /// # Errors
+    /// The first error that forbids to go on; a step the portal's plan does not offer is no error.
+    async fn reconcile(&self, portal: &Portal, lines: &[(String, String)]) -> Result<(), CrmError>;
+
+    /// What the portal's limits allow at `now`, by our own count and its last answers.
+    fn budget(&self, portal: &PortalId, now: Timestamp) -> Budget;
+}
+
+/// One pair of tokens, bound to a user of a portal. Secret: has no `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenPair {
+    /// The user in the CRM's numbering.
+    pub user_id: String,
+    /// Administrators' tokens are preferred for background work.
+    pub is_admin: bool,
+    /// Sent with every call.
+    pub access: String,
+    /// Gets the next pair.
+    pub refresh: String,
+    /// When the access token ends.
+    pub expires: Timestamp,
+}
+
+impl fmt::Debug for TokenPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenPair {{ user {}, admin {}, expires {} }}", self.user_id, self.is_admin, self.expires.0)
+    }
+}
+
+/// The store did not answer. The text is for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreDown(pub String);
+
+/// What an adapter needs remembered. The storage implements it; adapters see nothing else of the storage.
+#[async_trait]
+pub trait TokenStore: Send + Sync {
+    /// Living tokens of a portal, best first (administrators, then the longest lived).
+    async fn load_tokens(&self, portal: &PortalId) -> Result<Vec<TokenPair>, StoreDown>;
+
+    /// Keeps a new pair durably; the pair before it is kept beside it for one generation.
+    async fn save_tokens(&self, portal: &PortalId, pair: &TokenPair) -> Result<(), StoreDown>;
+
+    /// Marks one user's pair dead, unless it has been replaced since (`refresh` no longer matches).
+    async fn drop_tokens(&self, portal: &PortalId, pair: &TokenPair) -> Result<(), StoreDown>;
+
+    /// The portal moved: from now on it answers at this endpoint.
+    async fn save_endpoint(&self, portal: &PortalId, domain: &str, client_endpoint: &str) -> Result<(), StoreDown>;
+
+    /// Fingerprints of what was registered last, by `kind:code`.
+    async fn load_registrations(&self, portal: &PortalId) -> Result<Vec<(String, String)>, StoreDown>;
+
+    /// Remembers the fingerprint of one registration; `None` forgets it.
+    async fn save_registration(&self, portal: &PortalId, key: &str, fingerprint: Option<&str>)
+    -> Result<(), StoreDown>;
+}

@@ -1,0 +1,23 @@
+//! Pure words of the product: what the rooms of the house say to each other.
+//!
+//! Architecture invariant: nothing in here knows a database, an HTTP library, a clock, the environment or a random
+//! source; only `std` and `serde` are imported (held by `tests/it/house.rs`).
+
+pub mod action;
+pub mod capability;
+pub mod channel;
+pub mod command;
+pub mod dialog;
+pub mod effect;
+pub mod event;
+pub mod ids;
+pub mod job;
+pub mod language;
+pub mod message;
+pub mod outcome;
+pub mod phone;
+pub mod portal;
+pub mod status;
+pub mod template;
+pub mod text;
+pub mod time;

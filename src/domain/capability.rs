@@ -1,0 +1,141 @@
+//! What a provider can do, as data with units: screens, refusals and documentation are made from it.
+
+use super::channel::Messenger;
+use super::time::Millis;
+
+/// A kind of file as messengers tell them apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MediaKind {
+    /// A picture shown in the chat.
+    Image,
+    /// A film shown in the chat.
+    Video,
+    /// Sound.
+    Audio,
+    /// Anything else, shown as a file with its name.
+    Document,
+}
+
+impl MediaKind {
+    /// Judges by the extension of a file name or address; whatever is not known is a document.
+    #[must_use]
+    pub fn of_name(name: &str) -> Self {
+        let path = name.split(['?', '#']).next().unwrap_or_default();
+        let extension = path.rsplit_once('.').map_or("", |(_, ext)| ext).to_ascii_lowercase();
+        match extension.as_str() {
+            "jpg" | "jpeg" | "png" => Self::Image,
+            "mp4" | "3gp" | "3gpp" => Self::Video,
+            "aac" | "amr" | "mp3" | "m4a" | "ogg" | "opus" => Self::Audio,
+            _ => Self::Document,
+        }
+    }
+}
+
+/// Limits and abilities of one provider for one messenger.
+#[derive(Clone, Copy, Debug)]
+pub struct Capabilities {
+    /// Longest text body, in Unicode characters.
+    pub text_max: usize,
+    /// Longest caption under an image, video or document, in Unicode characters.
+    pub caption_max: usize,
+    /// Kinds of files that may carry a caption.
+    pub captions: &'static [MediaKind],
+    /// Kinds of files that can be sent by link.
+    pub media_by_link: &'static [MediaKind],
+    /// True when approved templates exist.
+    pub templates: bool,
+    /// How long after a person's message free text is allowed; `None` when it always is.
+    pub service_window: Option<Millis>,
+    /// Sends per second of one sender, all recipients together.
+    pub messages_per_second: f64,
+    /// Sends to one recipient: sustained interval and how many may be borrowed at once.
+    pub per_peer: Option<PeerPace>,
+}
+
+/// The pace towards one recipient.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerPace {
+    /// One message per so long, sustained.
+    pub interval: Millis,
+    /// So many may leave at once, borrowed from the future.
+    pub burst: u32,
+}
+
+/// How an unclear send is settled when the provider's echo does not come (`docs/adr/0004`).
+#[derive(Clone, Copy, Debug)]
+pub struct UnclearRule {
+    /// How long the echo is waited for.
+    pub wait: Millis,
+    /// After so long without any sign the send is given up as `undecided`, and a person is told.
+    pub give_up: Millis,
+}
+
+/// One field of a channel's credentials, for forms and checks.
+#[derive(Clone, Copy, Debug)]
+pub struct CredentialField {
+    /// Key in the API (`access_token`).
+    pub name: &'static str,
+    /// True when the channel cannot work without it.
+    pub required: bool,
+    /// True when it must never be shown again.
+    pub secret: bool,
+}
+
+/// How the provider's callbacks prove themselves. There is no variant for "not at all".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WebhookAuth {
+    /// Header holds `prefix` + lower-case hex of HMAC-SHA256 over the raw body, keyed by the named credential.
+    HmacSha256 {
+        /// Name of the header.
+        header: &'static str,
+        /// Text before the hex digits.
+        prefix: &'static str,
+        /// Which credential is the key.
+        credential: &'static str,
+    },
+}
+
+/// How a provider checks that the webhook address is ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Handshake {
+    /// GET with `hub.mode=subscribe`, `hub.verify_token` equal to the named credential; answer is `hub.challenge`.
+    HubChallenge {
+        /// Which credential is the expected token.
+        credential: &'static str,
+    },
+}
+
+/// Everything that is fixed about a provider.
+#[derive(Clone, Copy, Debug)]
+pub struct ProviderSpec {
+    /// Registry id: file name, configuration key, database value, route segment.
+    pub id: &'static str,
+    /// The vendor's product, for people.
+    pub title: &'static str,
+    /// The medium people see.
+    pub messenger: Messenger,
+    /// Limits and abilities.
+    pub capabilities: Capabilities,
+    /// What the administrator enters.
+    pub credentials: &'static [CredentialField],
+    /// How callbacks prove themselves.
+    pub webhook_auth: WebhookAuth,
+    /// How the vendor checks our address, if it does.
+    pub handshake: Option<Handshake>,
+    /// The rule for unclear sends.
+    pub unclear: UnclearRule,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kind_is_judged_by_extension() {
+        assert_eq!(MediaKind::of_name("https://x.example/a/photo.JPG?sig=1.pdf"), MediaKind::Image);
+        assert_eq!(MediaKind::of_name("offer.pdf"), MediaKind::Document);
+        assert_eq!(MediaKind::of_name("noextension"), MediaKind::Document);
+        assert_eq!(MediaKind::of_name("v.mp4#t=1"), MediaKind::Video);
+    }
+}

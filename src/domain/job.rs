@@ -1,0 +1,200 @@
+//! Durable work: queues, lanes and jobs.
+//!
+//! A *queue* belongs to one worker at a time and has limits of its own (a channel's rate, a portal's bucket). Inside
+//! it, *lanes* keep order (one dialog, one card): a job waits for the one before it in its lane and for nothing else.
+
+use std::fmt;
+
+use super::ids::{ChannelId, CommandId, MessageId, PortalId};
+use super::time::Timestamp;
+
+/// What a worker owns as a whole.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum QueueKey {
+    /// Commands of a portal that need nothing from the CRM to start.
+    Intake(PortalId),
+    /// Calls to a portal: effects, and commands that must read the card first.
+    Crm(PortalId),
+    /// Sends of a channel.
+    Channel(ChannelId),
+}
+
+impl fmt::Display for QueueKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Intake(portal) => write!(f, "in:{portal}"),
+            Self::Crm(portal) => write!(f, "crm:{portal}"),
+            Self::Channel(channel) => write!(f, "out:{channel}"),
+        }
+    }
+}
+
+impl QueueKey {
+    /// Reads what `Display` wrote; `None` for a key this version does not know.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, id) = text.split_once(':')?;
+        match kind {
+            "in" => Some(Self::Intake(PortalId::parse(id)?)),
+            "crm" => Some(Self::Crm(PortalId::parse(id)?)),
+            "out" => Some(Self::Channel(ChannelId::parse(id)?)),
+            _ => None,
+        }
+    }
+}
+
+/// What a job does. Its word is part of the job's id, so that the same work is never queued twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum JobKind {
+    /// Turn a command into messages.
+    Command,
+    /// Hand one message to a provider.
+    Send,
+    /// Bring the comment of one message up to date.
+    Comment,
+    /// Give a waiting robot its result.
+    Reply,
+    /// Compare what a portal has registered with what it should have.
+    Reconcile,
+}
+
+impl JobKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Command, Self::Send, Self::Comment, Self::Reply, Self::Reconcile];
+
+    /// The word in the database and in metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Send => "send",
+            Self::Comment => "comment",
+            Self::Reply => "reply",
+            Self::Reconcile => "reconcile",
+        }
+    }
+
+    /// Reads the word back.
+    #[must_use]
+    pub fn find(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+/// Where a job stands in the database. A job that is done is deleted; its traces are in the journal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum JobState {
+    /// May run when due.
+    Ready,
+    /// A worker has begun what must not be done twice.
+    Started,
+    /// It was begun, and nobody knows how it ended.
+    Unclear,
+    /// Given up; a person may redrive it.
+    Dead,
+}
+
+impl JobState {
+    /// The word in the database.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Started => "started",
+            Self::Unclear => "unclear",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// Reads the word back.
+    #[must_use]
+    pub fn find(code: &str) -> Option<Self> {
+        [Self::Ready, Self::Started, Self::Unclear, Self::Dead].into_iter().find(|state| state.code() == code)
+    }
+}
+
+/// One piece of durable work. What it works on is found by `subject`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Job {
+    /// `kind:subject`: the same work has the same id, however often it is asked for.
+    pub id: String,
+    /// Who may run it.
+    pub queue: QueueKey,
+    /// What it must not overtake.
+    pub lane: String,
+    /// What it does.
+    pub kind: JobKind,
+    /// Id of the command, message or portal it works on.
+    pub subject: String,
+    /// Order inside the lane: a ULID.
+    pub seq: String,
+    /// Not before.
+    pub due: Timestamp,
+    /// Not after; `None` when it never gets too late.
+    pub not_after: Option<Timestamp>,
+    /// Failed tries that count.
+    pub tries: u32,
+    /// Grows each time the same work is asked for again while it waits or runs.
+    pub revision: i64,
+    /// Where it stands.
+    pub state: JobState,
+    /// When what must not be done twice was begun.
+    pub started: Option<Timestamp>,
+}
+
+impl Job {
+    /// A fresh job.
+    #[must_use]
+    pub fn new(kind: JobKind, subject: &str, queue: QueueKey, lane: String, seq: String, due: Timestamp) -> Self {
+        Self {
+            id: Self::id_of(kind, subject),
+            queue,
+            lane,
+            kind,
+            subject: subject.to_owned(),
+            seq,
+            due,
+            not_after: None,
+            tries: 0,
+            revision: 0,
+            state: JobState::Ready,
+            started: None,
+        }
+    }
+
+    /// The id under which this work is known.
+    #[must_use]
+    pub fn id_of(kind: JobKind, subject: &str) -> String {
+        format!("{}:{subject}", kind.code())
+    }
+
+    /// The message it works on, for jobs that work on one.
+    #[must_use]
+    pub fn message(&self) -> Option<MessageId> {
+        MessageId::parse(&self.subject)
+    }
+
+    /// The command it works on, for jobs that work on one.
+    #[must_use]
+    pub fn command(&self) -> Option<CommandId> {
+        CommandId::parse(&self.subject)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_keys_read_back() {
+        for text in ["in:prt_1", "crm:prt_1", "out:chan_1"] {
+            assert_eq!(QueueKey::parse(text).unwrap().to_string(), text);
+        }
+        assert!(QueueKey::parse("out:prt_1").is_none());
+    }
+
+    #[test]
+    fn the_same_work_has_the_same_id() {
+        assert_eq!(Job::id_of(JobKind::Comment, "msg_1"), "comment:msg_1");
+    }
+}

@@ -1,0 +1,2 @@
+//! Mostik.
+fn main() {}

@@ -1,0 +1,104 @@
+//! The door to messaging providers: one vendor, one file, one entry in [`REGISTRY`].
+//!
+//! Invariants: providers never see the storage, the pipeline or a CRM; every file here is in the registry; an ability
+//! that a vendor lacks is absent (`None`), never present and pretending.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::domain::capability::ProviderSpec;
+use crate::domain::channel::Channel;
+use crate::domain::event::ProviderEvent;
+use crate::domain::message::OutboundMessage;
+use crate::domain::outcome::{Accepted, SendError};
+use crate::domain::template::TemplateDef;
+use crate::outbound::Outbound;
+
+/// One messaging provider.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// Everything that is fixed about it.
+    fn spec(&self) -> &'static ProviderSpec;
+
+    /// Hands one message to the vendor.
+    ///
+    /// # Errors
+    /// [`SendError`] with the class the vendor's error table gives; an answer that makes no sense is `Indeterminate`.
+    async fn send(&self, channel: &Channel, message: &OutboundMessage) -> Result<Accepted, SendError>;
+
+    /// Reads a callback whose signature has been verified. Pure: no call, no clock.
+    ///
+    /// # Errors
+    /// [`WebhookError`] when the body is not what this vendor sends, or concerns another channel.
+    fn parse(&self, channel: &Channel, body: &[u8]) -> Result<Vec<ProviderEvent>, WebhookError>;
+
+    /// A harmless call that proves the credentials; `Ok` carries what the vendor says of the sender, for people.
+    ///
+    /// # Errors
+    /// As [`Provider::send`].
+    async fn probe(&self, channel: &Channel) -> Result<String, SendError>;
+
+    /// Approved templates, where the vendor has them.
+    fn templates(&self) -> Option<&dyn Templates> {
+        None
+    }
+}
+
+/// The ability to list approved templates.
+#[async_trait]
+pub trait Templates: Send + Sync {
+    /// Every translation of the template `name`, whatever its state.
+    ///
+    /// # Errors
+    /// As [`Provider::send`].
+    async fn find(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError>;
+}
+
+/// Why a verified callback could not be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// The body is not what this vendor sends; the text says what is missing.
+    #[error("malformed callback: {0}")]
+    Malformed(String),
+    /// Every part of the body concerns senders that are not this channel.
+    #[error("callback for another sender")]
+    ForeignSender,
+}
+
+/// How to make a provider from its configuration.
+pub struct Entry {
+    /// What is fixed about it.
+    pub spec: &'static ProviderSpec,
+    /// Default address of the vendor's API and its version, overridden by `[providers.<id>]`.
+    pub defaults: ProviderSettings,
+    /// Makes it.
+    pub build: fn(Arc<Outbound>, ResolvedSettings) -> Arc<dyn Provider>,
+}
+
+/// Where the vendor's API stands, as constants of the adapter.
+#[derive(Clone, Copy, Debug)]
+pub struct ProviderSettings {
+    /// Base address without a slash at the end.
+    pub base_url: &'static str,
+    /// Version segment, or empty.
+    pub api_version: &'static str,
+}
+
+/// The same after the configuration has had its say.
+#[derive(Clone, Debug)]
+pub struct ResolvedSettings {
+    /// Base address without a slash at the end.
+    pub base_url: String,
+    /// Version segment, or empty.
+    pub api_version: String,
+}
+
+/// Every provider there is.
+pub static REGISTRY: &[&Entry] = &[];
+
+/// Finds an entry by its id.
+#[must_use]
+pub fn find(id: &str) -> Option<&'static Entry> {
+    REGISTRY.iter().copied().find(|entry| entry.spec.id == id)
+}

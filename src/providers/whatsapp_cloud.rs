@@ -1,0 +1,3 @@
+//! WhatsApp.
+use crate::providers::Entry;
+pub static ENTRY: Entry = todo!();
