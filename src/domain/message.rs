@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capability::MediaKind;
 use super::channel::Messenger;
-use super::ids::{ChannelId, CommandId, CrmCommentId, MessageId, PortalId, ProviderMessageId};
+use super::ids::{ChannelId, CommandId, CrmCommentId, CrmUserId, MessageId, PortalId, ProviderMessageId};
 use super::outcome::Failure;
 use super::portal::CardRef;
 use super::status::MessageState;
@@ -151,6 +151,8 @@ pub struct MessageRecord {
     pub vendor_code: String,
     /// The comment that tells about it on the card.
     pub comment: Option<CrmCommentId>,
+    /// Whose message it is.
+    pub responsible: Option<CrmUserId>,
     /// Times by step.
     pub times: MessageTimes,
 }

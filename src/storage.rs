@@ -1,0 +1,158 @@
+//! What must survive: one [`Storage`] on SQLite or PostgreSQL.
+//!
+//! Every method is a whole business step; a transaction never leaves this room, so nobody can hold one over the
+//! network. Steps of the hot path (accept, plan, start, settle, ingest) go through one collecting [`writer`]: whatever
+//! queued up while the last commit ran is written by the next one, a statement per kind of step, and everybody is
+//! answered after the commit.
+//!
+//! There are no storage traits: there is one implementation, the two databases part ways in [`db`] only, and one
+//! contract suite runs on both (`docs/adr/0001`).
+
+pub mod accept;
+pub mod channels;
+pub mod commands;
+#[cfg(test)]
+mod contract;
+pub mod db;
+pub mod effects;
+pub mod ingest;
+pub mod jobs;
+pub mod messages;
+pub mod plan;
+pub mod portals;
+pub mod progress;
+pub mod sealed;
+pub mod settle;
+mod sql;
+pub mod workers;
+pub mod writer;
+
+use std::sync::Arc;
+
+use crate::crm::StoreDown;
+use crate::domain::ids::IdSource;
+use crate::domain::time::{Clock, Millis};
+
+use db::Db;
+use sealed::Sealer;
+use writer::WriterHandle;
+
+/// Why a step was not taken. Nothing of a failed step is kept.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The database does not answer, is full or busy. The step may be tried again.
+    #[error("database unavailable: {0}")]
+    Unavailable(String),
+    /// The configuration of the database is wrong; an administrator must act.
+    #[error("{0}")]
+    Config(String),
+    /// The schema could not be brought up to date.
+    #[error("schema: {0}")]
+    Schema(String),
+    /// A stored value could not be read or a statement was refused: a defect, or a foreign hand in the database.
+    #[error("storage: {0}")]
+    Broken(String),
+}
+
+impl From<sqlx::Error> for StorageError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
+            sqlx::Error::Database(inner) => {
+                let code = inner.code().unwrap_or_default();
+                if is_passing(&code) { Self::Unavailable(error.to_string()) } else { Self::Broken(error.to_string()) }
+            }
+            _ => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+impl From<StorageError> for StoreDown {
+    fn from(error: StorageError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Conditions that pass by themselves or by an operator's hand: SQLite's primary result codes (extended codes carry
+/// them in the low byte) and PostgreSQL's classes.
+fn is_passing(code: &str) -> bool {
+    if code.len() == 5 {
+        return ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+            || code == "40001"
+            || code == "40P01"
+            || code == "25006";
+    }
+    const BUSY_LOCKED_READONLY_IOERR_FULL_CANTOPEN: [i64; 6] = [5, 6, 8, 10, 13, 14];
+    code.parse::<i64>().is_ok_and(|code| BUSY_LOCKED_READONLY_IOERR_FULL_CANTOPEN.contains(&(code & 0xff)))
+}
+
+/// The store.
+pub struct Storage {
+    db: Db,
+    sealer: Sealer,
+    writer: WriterHandle,
+    portals: portals::PortalCache,
+    channels: channels::ChannelCache,
+    ids: Arc<dyn IdSource>,
+    clock: Arc<dyn Clock>,
+}
+
+/// What the store needs to be told.
+#[derive(Clone, Copy, Debug)]
+pub struct StorageOptions {
+    /// A waiting CRM is answered no sooner than this after it asked (`CrmSpec::reply_not_before`).
+    pub reply_not_before: Millis,
+}
+
+impl Storage {
+    /// Puts the store on an opened and migrated database. Jobs that a step creates are handed to `sink` after its
+    /// commit.
+    #[must_use]
+    pub fn new(
+        db: Db,
+        sealer: Sealer,
+        ids: Arc<dyn IdSource>,
+        clock: Arc<dyn Clock>,
+        sink: Arc<dyn writer::JobSink>,
+        options: StorageOptions,
+    ) -> Self {
+        let writer = writer::start(
+            db.clone(),
+            writer::Context { ids: Arc::clone(&ids), clock: Arc::clone(&clock), sink, options },
+        );
+        Self {
+            db,
+            sealer,
+            writer,
+            portals: portals::PortalCache::new(),
+            channels: channels::ChannelCache::new(),
+            ids,
+            clock,
+        }
+    }
+
+    /// What kind of database it is, for people.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.db.kind()
+    }
+
+    /// Proves that the database answers.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] with the reason.
+    pub async fn ping(&self) -> Result<(), StorageError> {
+        self.db.row(sql::PING, vec![]).await?;
+        Ok(())
+    }
+
+    /// Writes what is queued and closes the database.
+    pub async fn close(&self) {
+        self.writer.stop().await;
+        self.db.close().await;
+    }
+}

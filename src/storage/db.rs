@@ -1,0 +1,472 @@
+//! The only room that knows there are two databases.
+//!
+//! One SQL text serves both: `$n` places for single statements, and `{rows}` for statements that take many rows at
+//! once ([`Batch`]). SQLite has one writer (every write goes through its single connection, `BEGIN IMMEDIATE`) and a
+//! pool of readers; PostgreSQL has one pool.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{
+    Arguments, ConnectOptions, Executor, PgPool, Postgres, Row as _, SqlSafeStr, Sqlite, SqlitePool, Transaction,
+};
+
+use super::StorageError;
+
+/// Most rows one statement takes. Bounds the number of prepared statements and of bound values (PostgreSQL: 65,535).
+const ROWS_MAX: usize = 128;
+/// Prepared statements kept per connection: every constant of `sql.rs` in every batch size.
+const STATEMENTS: usize = 512;
+/// Longest wait for a connection.
+const ACQUIRE: Duration = Duration::from_secs(5);
+
+/// A database.
+#[derive(Clone, Debug)]
+pub enum Db {
+    /// Embedded: one process only.
+    Sqlite {
+        /// The one connection that writes.
+        writer: SqlitePool,
+        /// Connections that only read.
+        reader: SqlitePool,
+    },
+    /// A server; several processes may share it.
+    Postgres(PgPool),
+}
+
+/// A transaction. Never leaves the storage; dropping it without [`Tx::commit`] rolls it back.
+pub(super) enum Tx {
+    /// On SQLite.
+    Sqlite(Transaction<'static, Sqlite>),
+    /// On PostgreSQL.
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// A value bound to a statement.
+#[derive(Clone, Debug)]
+pub(super) enum Arg {
+    /// Text.
+    Text(String),
+    /// Whole number, time or flag.
+    Int(i64),
+    /// Text or NULL.
+    MaybeText(Option<String>),
+    /// Whole number or NULL.
+    MaybeInt(Option<i64>),
+}
+
+impl From<&str> for Arg {
+    fn from(value: &str) -> Self {
+        Self::Text(value.to_owned())
+    }
+}
+impl From<String> for Arg {
+    fn from(value: String) -> Self {
+        Self::Text(value)
+    }
+}
+impl From<i64> for Arg {
+    fn from(value: i64) -> Self {
+        Self::Int(value)
+    }
+}
+impl From<bool> for Arg {
+    fn from(value: bool) -> Self {
+        Self::Int(i64::from(value))
+    }
+}
+impl From<Option<String>> for Arg {
+    fn from(value: Option<String>) -> Self {
+        Self::MaybeText(value)
+    }
+}
+impl From<Option<i64>> for Arg {
+    fn from(value: Option<i64>) -> Self {
+        Self::MaybeInt(value)
+    }
+}
+
+/// Builds the values of one statement or row: `args![id, now, None::<String>]`.
+macro_rules! args {
+    ($($value:expr),* $(,)?) => { vec![$($crate::storage::db::Arg::from($value)),*] };
+}
+pub(super) use args;
+
+/// A statement that takes many rows: `{rows}` stands where `VALUES` lists them. It has no other places, because SQLite
+/// finds numbered places by a linear search and would spend its time on names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch {
+    /// Text with `{rows}` once.
+    pub(super) text: &'static str,
+    /// Values per row.
+    pub(super) columns: usize,
+    /// True when a repeated row changes nothing, so that sizes can be rounded up (fewer texts to prepare).
+    pub(super) repeatable: bool,
+}
+
+/// One row of an answer.
+pub(super) enum Row {
+    /// From SQLite.
+    Sqlite(SqliteRow),
+    /// From PostgreSQL.
+    Postgres(PgRow),
+}
+
+impl Row {
+    /// Text of a column.
+    pub(super) fn text(&self, column: &str) -> Result<String, StorageError> {
+        match self {
+            Self::Sqlite(row) => row.try_get(column),
+            Self::Postgres(row) => row.try_get(column),
+        }
+        .map_err(StorageError::from)
+    }
+
+    /// Text of a column, or `None` for NULL.
+    pub(super) fn maybe_text(&self, column: &str) -> Result<Option<String>, StorageError> {
+        match self {
+            Self::Sqlite(row) => row.try_get(column),
+            Self::Postgres(row) => row.try_get(column),
+        }
+        .map_err(StorageError::from)
+    }
+
+    /// Whole number of a column.
+    pub(super) fn int(&self, column: &str) -> Result<i64, StorageError> {
+        match self {
+            Self::Sqlite(row) => row.try_get(column),
+            Self::Postgres(row) => row.try_get(column),
+        }
+        .map_err(StorageError::from)
+    }
+
+    /// Whole number of a column, or `None` for NULL.
+    pub(super) fn maybe_int(&self, column: &str) -> Result<Option<i64>, StorageError> {
+        match self {
+            Self::Sqlite(row) => row.try_get(column),
+            Self::Postgres(row) => row.try_get(column),
+        }
+        .map_err(StorageError::from)
+    }
+
+    /// Flag of a column.
+    pub(super) fn flag(&self, column: &str) -> Result<bool, StorageError> {
+        Ok(self.int(column)? != 0)
+    }
+}
+
+impl Db {
+    /// Opens `sqlite://path` or `postgres://…`; a SQLite file and its folder are made if missing.
+    ///
+    /// # Errors
+    /// [`StorageError::Config`] for an address that is none, [`StorageError::Unavailable`] when the database does not
+    /// answer.
+    pub async fn open(url: &str) -> Result<Self, StorageError> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return Self::open_postgres(url).await;
+        }
+        if url.starts_with("sqlite:") {
+            return Self::open_sqlite(url).await;
+        }
+        Err(StorageError::Config("database.url must start with sqlite:// or postgres://".to_owned()))
+    }
+
+    async fn open_sqlite(url: &str) -> Result<Self, StorageError> {
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(|e| StorageError::Config(format!("database.url: {e}")))?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(5))
+            .statement_cache_capacity(STATEMENTS)
+            // 32 MiB; memory is taken only as pages are touched.
+            .pragma("cache_size", "-32768")
+            .pragma("wal_autocheckpoint", "4000")
+            .disable_statement_logging();
+        if let Some(folder) = options.get_filename().parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder)
+                .map_err(|e| StorageError::Config(format!("cannot make the folder {}: {e}", folder.display())))?;
+        }
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.clone())
+            .await?;
+        let reader = SqlitePoolOptions::new()
+            .max_connections(4)
+            .min_connections(0)
+            .acquire_timeout(ACQUIRE)
+            .connect_lazy_with(options.read_only(true).create_if_missing(false).pragma("cache_size", "-4096"));
+        Ok(Self::Sqlite { writer, reader })
+    }
+
+    async fn open_postgres(url: &str) -> Result<Self, StorageError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|e| StorageError::Config(format!("database.url: {e}")))?
+            .application_name("mostik")
+            .statement_cache_capacity(STATEMENTS)
+            .disable_statement_logging();
+        let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(ACQUIRE).connect_with(options).await?;
+        Ok(Self::Postgres(pool))
+    }
+
+    /// Brings the schema up to date. Safe to call at every start and from several processes.
+    ///
+    /// # Errors
+    /// [`StorageError`] when a migration fails or the database is newer than this program.
+    pub async fn migrate(&self) -> Result<(), StorageError> {
+        let migrator = migrations();
+        match self {
+            Self::Sqlite { writer, .. } => migrator.run(writer).await,
+            Self::Postgres(pool) => migrator.run(pool).await,
+        }
+        .map_err(|e| StorageError::Schema(e.to_string()))
+    }
+
+    /// What kind of database it is, for people.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "sqlite",
+            Self::Postgres(_) => "postgres",
+        }
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite { writer, reader } => {
+                reader.close().await;
+                writer.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    pub(super) async fn begin(&self) -> Result<Tx, StorageError> {
+        Ok(match self {
+            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+        })
+    }
+
+    /// Reads rows outside any transaction.
+    pub(super) async fn rows(&self, sql: &'static str, args: Vec<Arg>) -> Result<Vec<Row>, StorageError> {
+        Ok(match self {
+            Self::Sqlite { reader, .. } => {
+                let rows = reader.fetch_all(sqlx::query_with(sql, sqlite_args(args)?)).await?;
+                rows.into_iter().map(Row::Sqlite).collect()
+            }
+            Self::Postgres(pool) => {
+                let rows = pool.fetch_all(sqlx::query_with(sql, postgres_args(args)?)).await?;
+                rows.into_iter().map(Row::Postgres).collect()
+            }
+        })
+    }
+
+    /// Reads at most one row outside any transaction.
+    pub(super) async fn row(&self, sql: &'static str, args: Vec<Arg>) -> Result<Option<Row>, StorageError> {
+        Ok(self.rows(sql, args).await?.into_iter().next())
+    }
+
+    /// Reads with a many-row statement outside any transaction.
+    pub(super) async fn batch_rows(&self, batch: Batch, rows: Vec<Vec<Arg>>) -> Result<Vec<Row>, StorageError> {
+        let mut found = Vec::new();
+        for chunk in chunks(batch, rows) {
+            let (sql, args) = self.expand(batch, chunk);
+            found.extend(self.rows(sql, args).await?);
+        }
+        Ok(found)
+    }
+
+    /// One write in a transaction of its own.
+    pub(super) async fn write(&self, sql: &'static str, args: Vec<Arg>) -> Result<u64, StorageError> {
+        let mut tx = self.begin().await?;
+        let changed = tx.exec(sql, args).await?;
+        tx.commit().await?;
+        Ok(changed)
+    }
+
+    fn expand(&self, batch: Batch, rows: Vec<Vec<Arg>>) -> (&'static str, Vec<Arg>) {
+        let dialect = match self {
+            Self::Sqlite { .. } => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        };
+        (expanded(batch, rows.len(), dialect), rows.into_iter().flatten().collect())
+    }
+}
+
+impl Tx {
+    /// Runs a statement; gives the number of rows it changed.
+    pub(super) async fn exec(&mut self, sql: &'static str, args: Vec<Arg>) -> Result<u64, StorageError> {
+        Ok(match self {
+            Self::Sqlite(tx) => tx.execute(sqlx::query_with(sql, sqlite_args(args)?)).await?.rows_affected(),
+            Self::Postgres(tx) => tx.execute(sqlx::query_with(sql, postgres_args(args)?)).await?.rows_affected(),
+        })
+    }
+
+    /// Runs a statement and reads its rows.
+    pub(super) async fn rows(&mut self, sql: &'static str, args: Vec<Arg>) -> Result<Vec<Row>, StorageError> {
+        Ok(match self {
+            Self::Sqlite(tx) => {
+                tx.fetch_all(sqlx::query_with(sql, sqlite_args(args)?)).await?.into_iter().map(Row::Sqlite).collect()
+            }
+            Self::Postgres(tx) => tx
+                .fetch_all(sqlx::query_with(sql, postgres_args(args)?))
+                .await?
+                .into_iter()
+                .map(Row::Postgres)
+                .collect(),
+        })
+    }
+
+    /// Runs a statement and reads at most one row.
+    pub(super) async fn row(&mut self, sql: &'static str, args: Vec<Arg>) -> Result<Option<Row>, StorageError> {
+        Ok(self.rows(sql, args).await?.into_iter().next())
+    }
+
+    /// Runs a many-row statement; no rows, no statement.
+    pub(super) async fn batch(&mut self, batch: Batch, rows: Vec<Vec<Arg>>) -> Result<u64, StorageError> {
+        let mut changed = 0;
+        for chunk in chunks(batch, rows) {
+            let sql = expanded(batch, chunk.len(), self.dialect());
+            changed += self.exec(sql, chunk.into_iter().flatten().collect()).await?;
+        }
+        Ok(changed)
+    }
+
+    /// Runs a many-row statement and reads its rows.
+    pub(super) async fn batch_rows(&mut self, batch: Batch, rows: Vec<Vec<Arg>>) -> Result<Vec<Row>, StorageError> {
+        let mut found = Vec::new();
+        for chunk in chunks(batch, rows) {
+            let sql = expanded(batch, chunk.len(), self.dialect());
+            found.extend(self.rows(sql, chunk.into_iter().flatten().collect()).await?);
+        }
+        Ok(found)
+    }
+
+    /// Makes it durable.
+    pub(super) async fn commit(self) -> Result<(), StorageError> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await?,
+            Self::Postgres(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+
+    fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+}
+
+/// How places are written when rows are listed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Dialect {
+    /// `?`
+    Sqlite,
+    /// `$1`
+    Postgres,
+}
+
+/// Splits rows into pieces of a few fixed sizes, so that few texts are prepared.
+///
+/// A statement whose rows may repeat is filled up to the next power of two with its last row; any other is cut into
+/// powers of two.
+fn chunks(batch: Batch, rows: Vec<Vec<Arg>>) -> Vec<Vec<Vec<Arg>>> {
+    let mut pieces = Vec::new();
+    let mut rest = rows;
+    while !rest.is_empty() {
+        let size = if batch.repeatable {
+            rest.len().min(ROWS_MAX)
+        } else {
+            let power = usize::BITS - 1 - rest.len().leading_zeros();
+            (1 << power).min(ROWS_MAX)
+        };
+        let tail = rest.split_off(size);
+        let mut piece = std::mem::replace(&mut rest, tail);
+        if batch.repeatable
+            && let Some(last) = piece.last().cloned()
+        {
+            piece.resize(size.next_power_of_two(), last);
+        }
+        pieces.push(piece);
+    }
+    pieces
+}
+
+/// The text of a batch for so many rows. Made once per text, size and dialect, and kept for the life of the process.
+pub(super) fn expanded(batch: Batch, rows: usize, dialect: Dialect) -> &'static str {
+    type Key = (usize, usize, Dialect);
+    static TEXTS: LazyLock<Mutex<HashMap<Key, &'static str>>> = LazyLock::new(Mutex::default);
+    let key = (batch.text.as_ptr().addr(), rows, dialect);
+    let mut texts = TEXTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    texts.entry(key).or_insert_with(|| {
+        let mut list = String::new();
+        let mut place = 0;
+        for row in 0..rows {
+            list.push_str(if row == 0 { "(" } else { ", (" });
+            for column in 0..batch.columns {
+                place += 1;
+                let comma = if column == 0 { "" } else { ", " };
+                match dialect {
+                    Dialect::Sqlite => list.push_str(&format!("{comma}?")),
+                    Dialect::Postgres => list.push_str(&format!("{comma}${place}")),
+                }
+            }
+            list.push(')');
+        }
+        Box::leak(batch.text.replace("{rows}", &list).into_boxed_str())
+    })
+}
+
+fn sqlite_args(args: Vec<Arg>) -> Result<SqliteArguments, StorageError> {
+    let mut bound = SqliteArguments::default();
+    Arguments::reserve(&mut bound, args.len(), 0);
+    for arg in args {
+        match arg {
+            Arg::Text(value) => Arguments::add(&mut bound, value),
+            Arg::Int(value) => Arguments::add(&mut bound, value),
+            Arg::MaybeText(value) => Arguments::add(&mut bound, value),
+            Arg::MaybeInt(value) => Arguments::add(&mut bound, value),
+        }
+        .map_err(|e| StorageError::Broken(e.to_string()))?;
+    }
+    Ok(bound)
+}
+
+fn postgres_args(args: Vec<Arg>) -> Result<PgArguments, StorageError> {
+    let mut bound = PgArguments::default();
+    bound.reserve(args.len(), args.len() * 16);
+    for arg in args {
+        match arg {
+            Arg::Text(value) => bound.add(value),
+            Arg::Int(value) => bound.add(value),
+            Arg::MaybeText(value) => bound.add(value),
+            Arg::MaybeInt(value) => bound.add(value),
+        }
+        .map_err(|e| StorageError::Broken(e.to_string()))?;
+    }
+    Ok(bound)
+}
+
+/// The migrations, compiled in. Listed by hand, because the macro would compile both drivers a second time.
+fn migrations() -> Migrator {
+    const FILES: &[(i64, &str, &str)] = &[(1, "initial", include_str!("../../migrations/0001_initial.sql"))];
+    let list = FILES.iter().map(|(version, name, text)| {
+        Migration::new(*version, (*name).into(), MigrationType::Simple, SqlSafeStr::into_sql_str(*text), false)
+    });
+    Migrator::with_migrations(list.collect())
+}

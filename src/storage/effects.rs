@@ -1,0 +1,64 @@
+//! How calls to a CRM ended.
+
+use std::collections::HashSet;
+
+use super::db::{Tx, args};
+use super::settle::{Fate, keep_row};
+use super::writer::{Harvest, Queued, Step, Work};
+use super::{Storage, StorageError, jobs, sql};
+use crate::domain::ids::{CommandId, CrmCommentId, MessageId};
+use crate::domain::time::Timestamp;
+
+/// How one effect ended.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EffectSettlement {
+    /// The job.
+    pub job: String,
+    /// The job's revision when it ran: if it grew meanwhile, the work is asked for again.
+    pub revision: i64,
+    /// What becomes of the job.
+    pub fate: Fate,
+    /// The comment that now tells about a message.
+    pub comment: Option<(MessageId, CrmCommentId)>,
+    /// The command whose CRM now has its result.
+    pub replied: Option<CommandId>,
+}
+
+impl Storage {
+    /// Stores how effects ended. Work asked for again while it ran is handed over anew.
+    ///
+    /// # Errors
+    /// [`StorageError`]; nothing was stored.
+    pub async fn settle_effects(&self, settlements: Vec<EffectSettlement>) -> Result<(), StorageError> {
+        self.writer.write(Step::Effects(settlements)).await?;
+        Ok(())
+    }
+}
+
+pub(super) async fn write(
+    tx: &mut Tx,
+    now: Timestamp,
+    settlements: &[&EffectSettlement],
+    harvest: &mut Harvest,
+) -> Result<(), StorageError> {
+    let comments = settlements.iter().filter_map(|settlement| settlement.comment.as_ref());
+    tx.batch(sql::COMMENTS_PUT, comments.map(|(message, id)| args![message.as_str(), id.as_str()]).collect()).await?;
+    let replied = settlements.iter().filter_map(|settlement| settlement.replied.as_ref());
+    tx.batch(sql::COMMANDS_CLOSE, replied.map(|command| args![command.as_str(), now.0]).collect()).await?;
+    let kept = settlements.iter().filter_map(|settlement| keep_row(&settlement.job, &settlement.fate, now));
+    tx.batch(sql::JOBS_PUT, kept.collect()).await?;
+
+    let done: Vec<&&EffectSettlement> = settlements.iter().filter(|settlement| settlement.fate == Fate::Done).collect();
+    let rows = done.iter().map(|settlement| args![settlement.job.as_str(), settlement.revision]).collect();
+    let deleted = tx.batch(sql::JOBS_DELETE_REVISION, rows).await?;
+    let distinct = done.iter().map(|settlement| settlement.job.as_str()).collect::<HashSet<_>>().len();
+    if usize::try_from(deleted).unwrap_or(0) >= distinct {
+        return Ok(());
+    }
+    // Some were asked for again while they ran: what is left of them waits anew.
+    let left = done.iter().map(|settlement| args![settlement.job.as_str(), now.0]).collect();
+    for row in tx.batch_rows(sql::JOBS_AGAIN, left).await? {
+        harvest.jobs.push(Queued { job: jobs::read(&row)?, work: Work::Stored });
+    }
+    Ok(())
+}

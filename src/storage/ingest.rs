@@ -1,0 +1,176 @@
+//! What a provider tells, durably and in one commit with everything that follows from it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sha2::{Digest, Sha256};
+
+use super::db::{Tx, args};
+use super::messages::{self, MessageNews};
+use super::writer::{Context, Harvest, Outcome, Step};
+use super::{Storage, StorageError, sql};
+use crate::domain::event::{InboundMessage, StatusNews};
+use crate::domain::ids::{ChannelId, MessageId};
+use crate::domain::job::{Job, JobKind, QueueKey};
+use crate::domain::time::Timestamp;
+
+/// News of one callback.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    /// The channel whose signature was verified; news can touch no other channel's messages.
+    pub channel: ChannelId,
+    /// News about messages of ours.
+    pub statuses: Vec<StatusNews>,
+    /// What people wrote.
+    pub inbound: Vec<InboundMessage>,
+}
+
+/// What was new in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ingested {
+    /// Statuses that belong to no message of ours.
+    pub unknown: usize,
+}
+
+impl Storage {
+    /// Stores a callback's news.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`]: the provider must not be told that we have it.
+    pub async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StorageError> {
+        match self.writer.write(Step::Ingest(ingest)).await? {
+            Outcome::Ingest(ingested) => Ok(ingested),
+            _ => Err(StorageError::Broken("ingest: wrong outcome".to_owned())),
+        }
+    }
+}
+
+pub(super) async fn write(
+    tx: &mut Tx,
+    context: &Context,
+    now: Timestamp,
+    ingests: &[&Ingest],
+    harvest: &mut Harvest,
+) -> Result<Vec<Ingested>, StorageError> {
+    let known = find_by_provider_id(tx, ingests).await?;
+    let mut news: Vec<MessageNews> = Vec::new();
+    let mut answers = Vec::with_capacity(ingests.len());
+    for ingest in ingests {
+        let mut answer = Ingested::default();
+        for status in &ingest.statuses {
+            let key = (ingest.channel.as_str(), status.provider_id.as_str());
+            match status.message.clone().or_else(|| known.get(&key).cloned()) {
+                Some(id) => news.push(news_of(ingest, status, id, now)),
+                None => answer.unknown += 1,
+            }
+        }
+        answers.push(answer);
+    }
+    messages::move_up(tx, context, now, &news.iter().collect::<Vec<_>>(), harvest).await?;
+    settle_unclear(tx, &news, harvest).await?;
+    store_inbound(tx, now, ingests).await?;
+    Ok(answers)
+}
+
+/// Statuses without our own id are found by the vendor's.
+async fn find_by_provider_id<'a>(
+    tx: &mut Tx,
+    ingests: &[&'a Ingest],
+) -> Result<HashMap<(&'a str, &'a str), MessageId>, StorageError> {
+    let mut asked: HashMap<String, (&str, &str)> = HashMap::new();
+    for ingest in ingests {
+        for status in ingest.statuses.iter().filter(|status| status.message.is_none()) {
+            let provider_id = status.provider_id.as_str();
+            asked.insert(provider_id.to_owned(), (ingest.channel.as_str(), provider_id));
+        }
+    }
+    let rows = asked.values().map(|(channel, id)| args![*channel, *id]).collect();
+    let mut known = HashMap::new();
+    for row in tx.batch_rows(sql::MESSAGES_BY_PROVIDER_ID, rows).await? {
+        if let Some(key) = asked.get(&row.text("provider_id")?) {
+            known.insert(*key, MessageId::stored(row.text("id")?));
+        }
+    }
+    Ok(known)
+}
+
+fn news_of(ingest: &Ingest, status: &StatusNews, id: MessageId, now: Timestamp) -> MessageNews {
+    MessageNews {
+        id,
+        channel: Some(ingest.channel.clone()),
+        state: status.state,
+        // A vendor's clock that runs ahead must not write the future into the card.
+        at: status.at.min(now),
+        provider_id: Some(status.provider_id.clone()),
+        failure: status.failure.clone(),
+        vendor_code: status.vendor_code.clone(),
+        used_fallback: false,
+    }
+}
+
+/// The echo has come: sends that nobody knew the end of are over.
+async fn settle_unclear(tx: &mut Tx, news: &[MessageNews], harvest: &mut Harvest) -> Result<(), StorageError> {
+    let rows = news.iter().map(|item| args![Job::id_of(JobKind::Send, item.id.as_str())]).collect();
+    for row in tx.batch_rows(sql::JOBS_DELETE_UNCLEAR, rows).await? {
+        if let Some(queue) = QueueKey::parse(&row.text("queue")?) {
+            harvest.gone.push((queue, row.text("id")?));
+        }
+    }
+    Ok(())
+}
+
+async fn store_inbound(tx: &mut Tx, now: Timestamp, ingests: &[&Ingest]) -> Result<(), StorageError> {
+    let mut rows = Vec::new();
+    let mut wrote: BTreeMap<(&str, &str), (&str, Timestamp)> = BTreeMap::new();
+    for ingest in ingests {
+        for message in &ingest.inbound {
+            let at = message.at.min(now);
+            let content = serde_json::to_string(&message.content).map_err(|e| StorageError::Broken(e.to_string()))?;
+            rows.push(args![
+                inbound_id(&ingest.channel, message).as_str(),
+                true,
+                Some(ingest.channel.to_string()),
+                message.peer.as_str(),
+                None::<String>,
+                None::<String>,
+                None::<String>,
+                false,
+                None::<String>,
+                content,
+                false,
+                "received",
+                0,
+                Some(message.provider_id.to_string()),
+                None::<String>,
+                None::<String>,
+                now.0,
+                None::<i64>,
+                Some(at.0),
+                now.0,
+            ]);
+            let last = wrote.entry((ingest.channel.as_str(), &message.peer)).or_insert((&message.name, at));
+            if at >= last.1 {
+                *last = (if message.name.is_empty() { last.0 } else { &message.name }, at);
+            }
+        }
+    }
+    tx.batch(sql::MESSAGES_ADD, rows).await?;
+    let rows = wrote.into_iter().map(|((channel, peer), (name, at))| args![channel, peer, name, Some(at.0), now.0]);
+    tx.batch(sql::DIALOGS_WROTE, rows.collect()).await?;
+    Ok(())
+}
+
+/// The id of an inbound message is made of the channel and the vendor's id, so a repeated callback meets its own row.
+/// It starts with the vendor's time like a ULID, so that history sorts by it.
+fn inbound_id(channel: &ChannelId, message: &InboundMessage) -> MessageId {
+    const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let digest = Sha256::new()
+        .chain_update(channel.as_str())
+        .chain_update([0])
+        .chain_update(message.provider_id.as_str())
+        .finalize();
+    let letter = |index: usize| char::from(ALPHABET.get(index & 31).copied().unwrap_or(b'0'));
+    let millis = usize::try_from(message.at.0).unwrap_or(0);
+    let time = (0..10).rev().map(|place| letter(millis >> (5 * place)));
+    let rest = digest.iter().take(16).map(|byte| letter(usize::from(*byte)));
+    MessageId::new(&time.chain(rest).collect::<String>())
+}

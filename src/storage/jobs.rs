@@ -1,0 +1,236 @@
+//! Jobs as rows: adding, asking, reading, giving up and redriving.
+
+use super::db::{Row, Tx, args};
+use super::writer::{Queued, Work};
+use super::{Storage, StorageError, sql};
+use crate::domain::ids::MessageId;
+use crate::domain::job::{Job, JobKind, JobState, QueueKey};
+use crate::domain::status::MessageState;
+use crate::domain::time::Timestamp;
+
+/// A job that was given up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeadLetter {
+    /// The job; its id is the dead letter's id.
+    pub job: Job,
+    /// Why it was given up, in words.
+    pub reason: String,
+    /// When.
+    pub died: Timestamp,
+}
+
+fn row_of(job: &Job, now: Timestamp) -> Vec<super::db::Arg> {
+    args![
+        job.id.as_str(),
+        job.queue.to_string(),
+        job.lane.as_str(),
+        job.kind.code(),
+        job.subject.as_str(),
+        job.seq.as_str(),
+        "ready",
+        0,
+        0,
+        job.due.0,
+        job.not_after.map(|at| at.0),
+        now.0,
+    ]
+}
+
+/// Adds jobs; known ones stay as they are.
+pub(super) async fn add(tx: &mut Tx, now: Timestamp, jobs: impl Iterator<Item = &Job>) -> Result<(), StorageError> {
+    tx.batch(sql::JOBS_ADD, jobs.map(|job| row_of(job, now)).collect()).await?;
+    Ok(())
+}
+
+/// Adds jobs, or counts one more request for known work; gives them as they stand now, the dead left out.
+pub(super) async fn ask<'a>(
+    tx: &mut Tx,
+    now: Timestamp,
+    jobs: impl Iterator<Item = &'a Job>,
+) -> Result<Vec<Job>, StorageError> {
+    let mut seen = std::collections::HashSet::new();
+    let rows = jobs.filter(|job| seen.insert(job.id.clone())).map(|job| row_of(job, now)).collect();
+    let mut asked = Vec::new();
+    for row in tx.batch_rows(sql::JOBS_ASK, rows).await? {
+        let job = read(&row)?;
+        if job.state != JobState::Dead {
+            asked.push(job);
+        }
+    }
+    Ok(asked)
+}
+
+pub(super) fn read(row: &Row) -> Result<Job, StorageError> {
+    let broken = |what: &str, value: &str| StorageError::Broken(format!("jobs.{what}: {value}"));
+    let (queue, kind, state) = (row.text("queue")?, row.text("kind")?, row.text("state")?);
+    Ok(Job {
+        id: row.text("id")?,
+        queue: QueueKey::parse(&queue).ok_or_else(|| broken("queue", &queue))?,
+        lane: row.text("lane")?,
+        kind: JobKind::find(&kind).ok_or_else(|| broken("kind", &kind))?,
+        subject: row.text("subject")?,
+        seq: row.text("seq")?,
+        due: Timestamp(row.int("due_ms")?),
+        not_after: row.maybe_int("not_after_ms")?.map(Timestamp),
+        tries: u32::try_from(row.int("tries")?).unwrap_or(u32::MAX),
+        revision: row.int("revision")?,
+        state: JobState::find(&state).ok_or_else(|| broken("state", &state))?,
+        started: row.maybe_int("started_ms")?.map(Timestamp),
+    })
+}
+
+impl Storage {
+    /// The next jobs of a queue after `after` (an empty text is the beginning), in order.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn load_jobs(&self, queue: &QueueKey, after: &str, limit: usize) -> Result<Vec<Job>, StorageError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.db.rows(sql::JOBS_PAGE, args![queue.to_string(), after, limit]).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Jobs as they are now, in no order.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn jobs_now(&self, ids: &[String]) -> Result<Vec<Job>, StorageError> {
+        let rows = ids.iter().map(|id| args![id.as_str()]).collect();
+        self.db.batch_rows(sql::JOBS_BY_ID, rows).await?.iter().map(read).collect()
+    }
+
+    /// Asks for a job from outside the pipeline (reconciling a portal).
+    ///
+    /// # Errors
+    /// [`StorageError`]; the job was not queued.
+    pub async fn ask_job(&self, job: Job) -> Result<(), StorageError> {
+        self.writer.write(super::writer::Step::Ask(Box::new(job))).await?;
+        Ok(())
+    }
+
+    /// Jobs given up, newest first, those that died before `before`.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn dead_letters(&self, before: Timestamp, limit: u32) -> Result<Vec<DeadLetter>, StorageError> {
+        let rows = self.db.rows(sql::JOBS_DEAD, args![before.0, i64::from(limit)]).await?;
+        rows.iter()
+            .map(|row| {
+                let reason = row.maybe_text("reason")?.unwrap_or_default();
+                Ok(DeadLetter { job: read(row)?, reason, died: Timestamp(row.int("changed_ms")?) })
+            })
+            .collect()
+    }
+
+    /// Lets a dead letter live again, under its old identity: the message keeps its id, so nothing is sent twice
+    /// unknowingly. `not_after` is the new deadline. False when there is no such dead letter.
+    ///
+    /// # Errors
+    /// [`StorageError`]; it stays dead.
+    pub async fn redrive(&self, id: &str, not_after: Option<Timestamp>) -> Result<bool, StorageError> {
+        let redrive = Redrive { id: id.to_owned(), not_after };
+        match self.writer.write(super::writer::Step::Redrive(redrive)).await? {
+            super::writer::Outcome::Redrive(found) => Ok(found),
+            _ => Err(StorageError::Broken("redrive: wrong outcome".to_owned())),
+        }
+    }
+
+    /// Withdraws sends of a channel that have not begun; tells how many. They end as `cancelled`.
+    ///
+    /// # Errors
+    /// [`StorageError`]; those already withdrawn stay so.
+    pub async fn cancel_sends(&self, queue: &QueueKey) -> Result<usize, StorageError> {
+        const PAGE: i64 = 200;
+        let mut cancelled = 0;
+        loop {
+            let rows = self.db.rows(sql::SENDS_WAITING, args![queue.to_string(), PAGE]).await?;
+            let ids = rows.iter().map(|row| Ok(MessageId::stored(row.text("subject")?)));
+            let ids = ids.collect::<Result<Vec<_>, StorageError>>()?;
+            if ids.is_empty() {
+                return Ok(cancelled);
+            }
+            let count = match self.writer.write(super::writer::Step::Cancel(queue.clone(), ids)).await? {
+                super::writer::Outcome::Cancelled(count) => count,
+                _ => return Err(StorageError::Broken("cancel: wrong outcome".to_owned())),
+            };
+            cancelled += count;
+            if count == 0 {
+                return Ok(cancelled);
+            }
+        }
+    }
+
+    /// Jobs by state, for gauges.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn count_jobs(&self) -> Result<Vec<(String, i64)>, StorageError> {
+        let rows = self.db.rows(sql::JOBS_COUNT, vec![]).await?;
+        rows.iter().map(|row| Ok((row.text("state")?, row.int("n")?))).collect()
+    }
+
+    /// When the longest waiting job became due.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn oldest_due(&self) -> Result<Option<Timestamp>, StorageError> {
+        let row = self.db.row(sql::JOBS_OLDEST, vec![]).await?;
+        Ok(row.map(|row| row.maybe_int("oldest")).transpose()?.flatten().map(Timestamp))
+    }
+
+    /// Living jobs of one queue.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn count_queue(&self, queue: &QueueKey) -> Result<i64, StorageError> {
+        let row = self.db.row(sql::JOBS_OF_QUEUE, args![queue.to_string()]).await?;
+        row.map_or(Ok(0), |row| row.int("n"))
+    }
+}
+
+/// The step behind [`Storage::redrive`].
+#[derive(Clone, Debug)]
+pub(super) struct Redrive {
+    id: String,
+    not_after: Option<Timestamp>,
+}
+
+pub(super) async fn write_redrive(
+    tx: &mut Tx,
+    now: Timestamp,
+    redrive: &Redrive,
+    harvest: &mut super::writer::Harvest,
+) -> Result<bool, StorageError> {
+    let not_after = redrive.not_after.map(|at| at.0);
+    if tx.exec(sql::JOB_REDRIVE, args![redrive.id.as_str(), now.0, not_after]).await? == 0 {
+        return Ok(false);
+    }
+    let row = tx.row(sql::JOB_GET, args![redrive.id.as_str()]).await?;
+    let job = read(&row.ok_or_else(|| StorageError::Broken("redrive: the job vanished".to_owned()))?)?;
+    if job.kind == JobKind::Send {
+        tx.exec(sql::MESSAGE_REQUEUE, args![job.subject.as_str(), now.0]).await?;
+    }
+    harvest.jobs.push(Queued { job, work: Work::Stored });
+    Ok(true)
+}
+
+/// The step behind [`Storage::cancel_sends`]: only what has not begun is withdrawn, whatever was seen before.
+pub(super) async fn write_cancel(
+    tx: &mut Tx,
+    context: &super::writer::Context,
+    now: Timestamp,
+    queue: &QueueKey,
+    messages: &[MessageId],
+    harvest: &mut super::writer::Harvest,
+) -> Result<usize, StorageError> {
+    use super::messages::{MessageNews, move_up};
+    let rows = messages.iter().map(|id| args![Job::id_of(JobKind::Send, id.as_str())]).collect();
+    let mut news = Vec::new();
+    for row in tx.batch_rows(sql::JOBS_DELETE_READY, rows).await? {
+        let id = MessageId::stored(row.text("subject")?);
+        harvest.gone.push((queue.clone(), row.text("id")?));
+        news.push(MessageNews::new(id, MessageState::Cancelled, now));
+    }
+    move_up(tx, context, now, &news.iter().collect::<Vec<_>>(), harvest).await?;
+    Ok(news.len())
+}

@@ -1,0 +1,100 @@
+//! Planning: a command becomes messages, each with its send, in one commit and only once.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::db::{Tx, args};
+use super::messages::{self, NewMessage};
+use super::writer::{Context, Harvest, Outcome, Queued, Step, Work, add_jobs};
+use super::{Storage, StorageError, progress, sql};
+use crate::domain::ids::CommandId;
+use crate::domain::job::{Job, JobKind, QueueKey};
+use crate::domain::status::MessageState;
+use crate::domain::time::Timestamp;
+
+/// What a command comes to.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The command.
+    pub command: CommandId,
+    /// True when the CRM waits for a result.
+    pub waits: bool,
+    /// One entry per message; recipients that cannot be written to are messages that have failed already. Never empty.
+    pub messages: Vec<NewMessage>,
+}
+
+impl Storage {
+    /// Stores what a command comes to; false when that had been done before.
+    ///
+    /// # Errors
+    /// [`StorageError`]; nothing was stored.
+    pub async fn plan(&self, plan: Plan) -> Result<bool, StorageError> {
+        match self.writer.write(Step::Plan(Box::new(plan))).await? {
+            Outcome::Plan(applied) => Ok(applied),
+            _ => Err(StorageError::Broken("plan: wrong outcome".to_owned())),
+        }
+    }
+
+    /// When each of these people last wrote: `(channel, peer)` to the moment.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn last_inbound(
+        &self,
+        people: &[(String, String)],
+    ) -> Result<std::collections::HashMap<(String, String), Timestamp>, StorageError> {
+        let rows = people.iter().map(|(channel, peer)| args![channel.as_str(), peer.as_str()]).collect();
+        let mut found = std::collections::HashMap::new();
+        for row in self.db.batch_rows(sql::DIALOGS_FIND, rows).await? {
+            if let Some(at) = row.maybe_int("last_inbound_ms")? {
+                found.insert((row.text("channel_id")?, row.text("peer")?), Timestamp(at));
+            }
+        }
+        Ok(found)
+    }
+}
+
+pub(super) async fn write(
+    tx: &mut Tx,
+    context: &Context,
+    now: Timestamp,
+    plans: &[&Plan],
+    harvest: &mut Harvest,
+) -> Result<Vec<bool>, StorageError> {
+    let rows = plans
+        .iter()
+        .map(|plan| args![plan.command.as_str(), if plan.waits { "open" } else { "closed" }, now.0])
+        .collect();
+    let mut applied = HashSet::new();
+    for row in tx.batch_rows(sql::COMMANDS_PLANNED, rows).await? {
+        applied.insert(row.text("id")?);
+    }
+    let fresh: Vec<&&Plan> = plans.iter().filter(|plan| applied.contains(plan.command.as_str())).collect();
+    let new: Vec<&NewMessage> = fresh.iter().flat_map(|plan| &plan.messages).collect();
+    messages::add(tx, now, &new).await?;
+    add_jobs(tx, now, sends(context, now, &new), harvest).await?;
+    let failed: Vec<&NewMessage> =
+        new.iter().copied().filter(|message| message.record.state == MessageState::Failed).collect();
+    progress::ask_comments(tx, context, now, failed.iter().filter_map(|message| message.comment_target()), harvest)
+        .await?;
+    let finished = fresh.iter().filter(|plan| plan.waits && plan.messages.iter().any(|m| m.record.state.is_final()));
+    progress::commands(tx, context, now, finished.map(|plan| plan.command.to_string()).collect(), harvest).await?;
+    let done = plans.iter().map(|plan| args![Job::id_of(JobKind::Command, plan.command.as_str())]).collect();
+    tx.batch(sql::JOBS_DELETE, done).await?;
+    Ok(plans.iter().map(|plan| applied.contains(plan.command.as_str())).collect())
+}
+
+/// The send of every message that has not failed already.
+pub(super) fn sends(context: &Context, now: Timestamp, new: &[&NewMessage]) -> Vec<Queued> {
+    new.iter()
+        .filter(|message| message.record.state == MessageState::Queued)
+        .filter_map(|message| {
+            let channel = message.record.channel.clone()?;
+            let queue = QueueKey::Channel(channel);
+            let lane = message.record.peer.clone();
+            let mut job = Job::new(JobKind::Send, message.record.id.as_str(), queue, lane, context.ids.ulid(), now);
+            job.not_after = message.not_after;
+            Some(Queued { job, work: Work::Message(Arc::new(message.record.clone())) })
+        })
+        .collect()
+}

@@ -1,0 +1,346 @@
+//! Every statement, as text that SQLite and PostgreSQL both understand. `storage/contract.rs` prepares each of them on
+//! both.
+
+use super::db::Batch;
+
+/// Declares the statements and lists them for the test that prepares each one.
+macro_rules! statements {
+    ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {
+        $($(#[$doc])* pub(super) const $name: &str = $text;)*
+        /// Every single statement by name.
+        #[cfg(test)]
+        pub(super) const STATEMENTS: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+/// Declares the many-row statements: `name[columns, repeatable] = text`.
+macro_rules! batches {
+    ($($(#[$doc:meta])* $name:ident[$columns:literal, $repeatable:literal] = $text:expr;)*) => {
+        $($(#[$doc])* pub(super) const $name: Batch =
+            Batch { text: $text, columns: $columns, repeatable: $repeatable };)*
+        /// Every many-row statement by name.
+        #[cfg(test)]
+        pub(super) const BATCHES: &[(&str, Batch)] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+/// Columns of a job in the order `jobs::read` wants them.
+macro_rules! job_columns {
+    () => {
+        "id, queue, lane, kind, subject, seq, state, revision, tries, due_ms, not_after_ms, started_ms, reason, changed_ms"
+    };
+}
+
+/// Columns of a message in the order `messages::read` wants them.
+macro_rules! message_columns {
+    () => {
+        "m.id, m.channel_id, m.peer, m.portal_id, m.command_id, m.card, m.comment_id, m.responsible, m.content, \
+         m.used_fallback, m.state, m.provider_id, m.error_code, m.error_detail, m.vendor_code, m.created_ms, \
+         m.accepted_ms, m.sent_ms, m.delivered_ms, m.read_ms, m.failed_ms"
+    };
+}
+
+statements! {
+    /// Proves that the database answers.
+    PING = "SELECT 1 AS one";
+
+    // --- workers and queues -------------------------------------------------------------------------------------
+    /// A worker is alive until `$3`.
+    WORKER_BEAT = "INSERT INTO workers (id, started_ms, lease_until_ms) VALUES ($1, $2, $3)
+        ON CONFLICT (id) DO UPDATE SET lease_until_ms = excluded.lease_until_ms";
+    /// A worker left.
+    WORKER_LEAVE = "DELETE FROM workers WHERE id = $1";
+    /// Workers other than `$1`; on SQLite they are gone for sure, because only one process may run.
+    WORKER_OTHERS_LEAVE = "DELETE FROM workers WHERE id <> $1";
+    /// Workers that have been silent for long.
+    WORKER_FORGET = "DELETE FROM workers WHERE lease_until_ms < $1";
+    /// The worker lets all its queues go; whoever finds one with work takes it.
+    QUEUES_RELEASE = "UPDATE queues SET owner = NULL, next_due_ms = COALESCE(next_due_ms, $2) WHERE owner = $1";
+    /// Queues with news: free ones, ones whose owner is gone, and our own.
+    QUEUES_WITH_NEWS = "SELECT q.key FROM queues q LEFT JOIN workers w ON w.id = q.owner
+        WHERE q.next_due_ms <= $2
+          AND (q.owner IS NULL OR q.owner = $1 OR w.id IS NULL OR w.lease_until_ms < $3)
+        ORDER BY q.next_due_ms LIMIT 256";
+    /// Queues whose owner is gone, whether or not there is news: their running jobs must be looked after.
+    QUEUES_ORPHANED = "SELECT q.key FROM queues q LEFT JOIN workers w ON w.id = q.owner
+        WHERE q.owner IS NOT NULL AND q.owner <> $1 AND (w.id IS NULL OR w.lease_until_ms < $2) LIMIT 256";
+    /// Takes one queue if it is free or its owner is gone; the outer test is repeated on purpose, because the row may
+    /// have changed hands since it was seen.
+    QUEUE_TAKE = "UPDATE queues SET owner = $2, next_due_ms = NULL WHERE key = $1
+        AND (owner IS NULL OR owner = $2
+             OR NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = queues.owner AND w.lease_until_ms >= $3))";
+    /// Lets one queue go.
+    QUEUE_RELEASE = "UPDATE queues SET owner = NULL, next_due_ms = COALESCE(next_due_ms, $3)
+        WHERE key = $1 AND owner = $2";
+    /// Queues that have jobs older than `$1` waiting: the net below every hand-over that may have been missed.
+    QUEUES_STRAGGLING = "SELECT DISTINCT queue FROM jobs WHERE state <> 'dead' AND due_ms < $1 LIMIT 256";
+
+    // --- jobs ---------------------------------------------------------------------------------------------------
+    /// A page of a queue in order.
+    JOBS_PAGE = concat!("SELECT ", job_columns!(), " FROM jobs
+        WHERE queue = $1 AND state <> 'dead' AND seq > $2 ORDER BY seq LIMIT $3");
+    /// One job.
+    JOB_GET = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1");
+    /// Dead letters, newest first.
+    JOBS_DEAD = concat!("SELECT ", job_columns!(), " FROM jobs
+        WHERE state = 'dead' AND changed_ms < $1 ORDER BY changed_ms DESC LIMIT $2");
+    /// A dead letter lives again under its old identity.
+    JOB_REDRIVE = "UPDATE jobs SET state = 'ready', tries = 0, due_ms = $2, not_after_ms = $3, started_ms = NULL,
+        started_by = NULL, reason = NULL, changed_ms = $2 WHERE id = $1 AND state = 'dead'";
+    /// How many jobs wait, by state.
+    JOBS_COUNT = "SELECT state, COUNT(*) AS n FROM jobs GROUP BY state";
+    /// When the longest waiting job became due.
+    JOBS_OLDEST = "SELECT MIN(due_ms) AS oldest FROM jobs WHERE state = 'ready'";
+    /// Sends of a channel that have not begun.
+    JOBS_OF_QUEUE = "SELECT COUNT(*) AS n FROM jobs WHERE queue = $1 AND state <> 'dead'";
+    /// Messages whose send has not begun, for clearing a channel's queue.
+    SENDS_WAITING = "SELECT subject FROM jobs WHERE queue = $1 AND kind = 'send' AND state = 'ready' ORDER BY seq LIMIT $2";
+
+    // --- commands -----------------------------------------------------------------------------------------------
+    /// Waiting CRMs whose time is over.
+    COMMANDS_OVERDUE = "SELECT id, portal_id, received_ms FROM commands
+        WHERE answer_by_ms <= $1 AND state IN ('new', 'open') AND answer_by_ms IS NOT NULL ORDER BY answer_by_ms LIMIT 200";
+
+    // --- messages -----------------------------------------------------------------------------------------------
+    /// One message.
+    MESSAGE_GET = concat!("SELECT ", message_columns!(), ", m.inbound FROM messages m WHERE m.id = $1");
+    /// A failed or cancelled message waits again; a person decided so.
+    MESSAGE_REQUEUE = "UPDATE messages SET state = 'queued', rank = 0, error_code = NULL, error_detail = NULL,
+        vendor_code = NULL, failed_ms = NULL, changed_ms = $2 WHERE id = $1 AND state IN ('failed', 'cancelled', 'undecided')";
+    /// History, newest first. Empty text and zero mean "any".
+    MESSAGES_LIST = concat!("SELECT ", message_columns!(), ", m.inbound FROM messages m
+        WHERE ($1 = '' OR m.peer = $1) AND ($2 = '' OR m.channel_id = $2) AND ($3 = '' OR m.state = $3)
+          AND ($4 = '' OR m.id < $4) ORDER BY m.id DESC LIMIT $5");
+    /// Attempts of one message.
+    ATTEMPTS_OF_MESSAGE = "SELECT at_ms, duration_ms, outcome, failure_class, vendor_code, raw FROM attempts
+        WHERE message_id = $1 ORDER BY id LIMIT 200";
+    /// Keeps an idempotency key; nothing happens if it is known.
+    API_REQUEST_ADD = "INSERT INTO api_requests (key, fingerprint, message_id, created_ms) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (key) DO NOTHING";
+    /// What an idempotency key stands for.
+    API_REQUEST_GET = "SELECT fingerprint, message_id FROM api_requests WHERE key = $1";
+    // --- lines and channels -------------------------------------------------------------------------------------
+    /// A new line.
+    LINE_ADD = "INSERT INTO lines (id, name, created_ms) VALUES ($1, $2, $3)";
+    /// All lines.
+    LINES = "SELECT id, name FROM lines ORDER BY id";
+    /// A new channel.
+    CHANNEL_ADD = "INSERT INTO channels (id, line_id, provider, name, credentials, settings, state, state_reason,
+            created_ms, changed_ms) VALUES ($1, $2, $3, $4, $5, $6, 'active', '', $7, $7)";
+    /// All channels.
+    CHANNELS = "SELECT id, line_id, provider, name, credentials, settings, state, state_reason, echo_ms FROM channels ORDER BY id";
+    /// One channel.
+    CHANNEL_GET = "SELECT id, line_id, provider, name, credentials, settings, state, state_reason, echo_ms FROM channels
+        WHERE id = $1";
+    /// Channels of a line, oldest first.
+    CHANNELS_OF_LINE = "SELECT id, line_id, provider, name, credentials, settings, state, state_reason, echo_ms
+        FROM channels WHERE line_id = $1 ORDER BY id";
+    /// Pauses or resumes a channel.
+    CHANNEL_STATE = "UPDATE channels SET state = $2, state_reason = $3, changed_ms = $4 WHERE id = $1";
+
+    // --- portals ------------------------------------------------------------------------------------------------
+    /// A portal by what the CRM calls it.
+    PORTAL_BY_MEMBER = "SELECT id, crm, app, member_id, domain, client_endpoint, server_endpoint, application_token,
+            language, state, state_reason FROM portals WHERE crm = $1 AND app = $2 AND member_id = $3";
+    /// One portal.
+    PORTAL_GET = "SELECT id, crm, app, member_id, domain, client_endpoint, server_endpoint, application_token,
+            language, state, state_reason FROM portals WHERE id = $1";
+    /// Portals in order of installation, a page at a time.
+    PORTALS = "SELECT id, crm, app, member_id, domain, client_endpoint, server_endpoint, application_token,
+            language, state, state_reason FROM portals WHERE id > $1 ORDER BY id LIMIT $2";
+    /// Installs a portal, or brings an installed one up to date.
+    PORTAL_UPSERT = "INSERT INTO portals (id, crm, app, member_id, domain, client_endpoint, server_endpoint,
+            application_token, language, state, state_reason, installed_ms, changed_ms)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'installed', '', $10, $10)
+        ON CONFLICT (crm, app, member_id) DO UPDATE SET domain = excluded.domain,
+            client_endpoint = excluded.client_endpoint, server_endpoint = excluded.server_endpoint,
+            application_token = COALESCE(excluded.application_token, portals.application_token),
+            language = excluded.language, state = 'installed', state_reason = '', changed_ms = excluded.changed_ms
+        RETURNING id";
+    /// The portal can or cannot be talked to.
+    PORTAL_STATE = "UPDATE portals SET state = $2, state_reason = $3, changed_ms = $4 WHERE id = $1";
+    /// The portal was renamed.
+    PORTAL_ENDPOINT = "UPDATE portals SET domain = $2, client_endpoint = $3, changed_ms = $4 WHERE id = $1";
+    /// What is left of a removed portal is not used again.
+    PORTAL_FORGET_TOKEN = "UPDATE portals SET application_token = NULL WHERE id = $1";
+    /// Living tokens, best first.
+    TOKENS = "SELECT user_id, is_admin, pair, expires_ms FROM portal_tokens
+        WHERE portal_id = $1 AND dead = 0 ORDER BY is_admin DESC, expires_ms DESC";
+    /// A new pair; the one before stays beside it.
+    TOKEN_SAVE = "INSERT INTO portal_tokens (portal_id, user_id, is_admin, pair, before, expires_ms, obtained_ms, dead)
+        VALUES ($1, $2, $3, $4, NULL, $5, $6, 0)
+        ON CONFLICT (portal_id, user_id) DO UPDATE SET before = portal_tokens.pair, pair = excluded.pair,
+            is_admin = excluded.is_admin, expires_ms = excluded.expires_ms, obtained_ms = excluded.obtained_ms, dead = 0";
+    /// One user's pair, dead or alive.
+    TOKEN_GET = "SELECT pair FROM portal_tokens WHERE portal_id = $1 AND user_id = $2 AND dead = 0";
+    /// A pair is dead, unless it was replaced since it was read.
+    TOKEN_DROP = "UPDATE portal_tokens SET dead = 1 WHERE portal_id = $1 AND user_id = $2 AND pair = $3";
+    /// Every pair of a portal is gone.
+    TOKENS_FORGET = "DELETE FROM portal_tokens WHERE portal_id = $1";
+    /// What was registered last.
+    REGISTRATIONS = "SELECT key, fingerprint FROM registrations WHERE portal_id = $1";
+    /// Remembers a registration.
+    REGISTRATION_SAVE = "INSERT INTO registrations (portal_id, key, fingerprint) VALUES ($1, $2, $3)
+        ON CONFLICT (portal_id, key) DO UPDATE SET fingerprint = excluded.fingerprint";
+    /// Forgets a registration.
+    REGISTRATION_DROP = "DELETE FROM registrations WHERE portal_id = $1 AND key = $2";
+    /// Forgets them all (the CRM has).
+    REGISTRATIONS_FORGET = "DELETE FROM registrations WHERE portal_id = $1";
+    /// Binds a line to a portal.
+    BIND = "INSERT INTO portal_lines (portal_id, line_id, bound_ms) VALUES ($1, $2, $3)
+        ON CONFLICT (portal_id, line_id) DO NOTHING";
+    /// Unbinds it.
+    UNBIND = "DELETE FROM portal_lines WHERE portal_id = $1 AND line_id = $2";
+    /// Lines bound to a portal.
+    LINES_OF_PORTAL = "SELECT l.id, l.name FROM portal_lines p JOIN lines l ON l.id = p.line_id
+        WHERE p.portal_id = $1 ORDER BY l.id";
+}
+
+batches! {
+    // --- accept -------------------------------------------------------------------------------------------------
+    /// New commands; a known key changes nothing.
+    COMMANDS_ADD[10, true] = "INSERT INTO commands (id, portal_id, dedupe_key, payload, state, wait_rank, answer_by_ms,
+            in_time, received_ms, changed_ms) VALUES {rows}
+        ON CONFLICT (portal_id, dedupe_key) DO NOTHING RETURNING id";
+    /// New jobs; known ones stay.
+    JOBS_ADD[12, true] = "INSERT INTO jobs (id, queue, lane, kind, subject, seq, state, revision, tries, due_ms,
+            not_after_ms, changed_ms) VALUES {rows} ON CONFLICT (id) DO NOTHING";
+    /// New jobs, or one more request for known work.
+    JOBS_ASK[12, false] = "INSERT INTO jobs (id, queue, lane, kind, subject, seq, state, revision, tries, due_ms,
+            not_after_ms, changed_ms) VALUES {rows}
+        ON CONFLICT (id) DO UPDATE SET revision = jobs.revision + 1, changed_ms = excluded.changed_ms
+        RETURNING id, queue, lane, kind, subject, seq, state, revision, tries, due_ms, not_after_ms, started_ms, reason,
+            changed_ms";
+    /// There is work in queues this process does not own: an unknown queue becomes its own, the owner of a known one
+    /// (or whoever finds it free) is told by `next_due_ms`.
+    QUEUES_NEWS[3, false] = "INSERT INTO queues (key, owner, next_due_ms) VALUES {rows}
+        ON CONFLICT (key) DO UPDATE SET next_due_ms = CASE WHEN queues.next_due_ms < excluded.next_due_ms
+            THEN queues.next_due_ms ELSE excluded.next_due_ms END";
+
+    // --- plan ---------------------------------------------------------------------------------------------------
+    /// A command has been turned into messages; only once.
+    COMMANDS_PLANNED[3, true] = "WITH v(id, state, now_ms) AS (VALUES {rows})
+        UPDATE commands SET state = v.state, changed_ms = v.now_ms FROM v
+        WHERE commands.id = v.id AND commands.state = 'new' RETURNING commands.id";
+    /// New outgoing messages.
+    MESSAGES_ADD[20, true] = "INSERT INTO messages (id, inbound, channel_id, peer, portal_id, command_id, card, comments,
+            responsible, content, used_fallback, state, rank, provider_id, error_code, error_detail, created_ms,
+            failed_ms, sent_ms, changed_ms) VALUES {rows} ON CONFLICT (id) DO NOTHING RETURNING id";
+    /// What is known of persons on channels.
+    DIALOGS_FIND[2, true] = "WITH v(channel_id, peer) AS (VALUES {rows})
+        SELECT DISTINCT d.channel_id, d.peer, d.last_inbound_ms FROM v
+        JOIN dialogs d ON d.channel_id = v.channel_id AND d.peer = v.peer";
+
+    // --- run ----------------------------------------------------------------------------------------------------
+    /// Jobs whose work must not be done twice are begun; whoever is named by RETURNING may do it.
+    JOBS_START[3, true] = "WITH v(id, started_by, now_ms) AS (VALUES {rows})
+        UPDATE jobs SET state = 'started', started_by = v.started_by, started_ms = v.now_ms, changed_ms = v.now_ms
+        FROM v WHERE jobs.id = v.id AND jobs.state = 'ready' RETURNING jobs.id";
+    /// The same for work that looks first whether it was done (comments).
+    JOBS_START_AGAIN[3, true] = "WITH v(id, started_by, now_ms) AS (VALUES {rows})
+        UPDATE jobs SET state = 'started', started_by = v.started_by, started_ms = v.now_ms, changed_ms = v.now_ms
+        FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead' RETURNING jobs.id";
+    /// Messages move up.
+    MESSAGES_MOVE[16, true] = "WITH v(id, channel_id, state, rank, below, accepted_ms, sent_ms, delivered_ms, read_ms,
+            failed_ms, provider_id, error_code, error_detail, vendor_code, used_fallback, now_ms) AS (VALUES {rows})
+        UPDATE messages SET state = v.state, rank = v.rank,
+            accepted_ms = COALESCE(messages.accepted_ms, v.accepted_ms), sent_ms = COALESCE(messages.sent_ms, v.sent_ms),
+            delivered_ms = COALESCE(messages.delivered_ms, v.delivered_ms),
+            read_ms = COALESCE(messages.read_ms, v.read_ms), failed_ms = v.failed_ms,
+            provider_id = COALESCE(messages.provider_id, v.provider_id), error_code = v.error_code,
+            error_detail = v.error_detail, vendor_code = v.vendor_code,
+            used_fallback = CASE WHEN v.used_fallback = 1 THEN 1 ELSE messages.used_fallback END, changed_ms = v.now_ms
+        FROM v WHERE messages.id = v.id AND messages.inbound = 0 AND messages.rank < v.below
+            AND (v.channel_id IS NULL OR messages.channel_id = v.channel_id)
+        RETURNING messages.id, messages.command_id, messages.portal_id, messages.card, messages.comments,
+            messages.state, messages.accepted_ms";
+    /// Late news: the times are kept, the state stays.
+    MESSAGES_LATE[7, true] = "WITH v(id, channel_id, accepted_ms, sent_ms, delivered_ms, read_ms, provider_id) AS
+            (VALUES {rows})
+        UPDATE messages SET accepted_ms = COALESCE(messages.accepted_ms, v.accepted_ms),
+            sent_ms = COALESCE(messages.sent_ms, v.sent_ms),
+            delivered_ms = COALESCE(messages.delivered_ms, v.delivered_ms),
+            read_ms = COALESCE(messages.read_ms, v.read_ms),
+            provider_id = COALESCE(messages.provider_id, v.provider_id)
+        FROM v WHERE messages.id = v.id AND messages.inbound = 0
+            AND (v.channel_id IS NULL OR messages.channel_id = v.channel_id)";
+    /// Finished jobs.
+    JOBS_DELETE[1, true] = "DELETE FROM jobs WHERE id IN (SELECT column1 FROM (VALUES {rows}) AS v)";
+    /// Jobs that the echo has settled.
+    JOBS_DELETE_UNCLEAR[1, true] = "DELETE FROM jobs WHERE state = 'unclear' AND id IN
+            (SELECT column1 FROM (VALUES {rows}) AS v) RETURNING id, queue";
+    /// Jobs that have not begun and are withdrawn.
+    JOBS_DELETE_READY[1, true] = "DELETE FROM jobs WHERE state = 'ready' AND id IN
+            (SELECT column1 FROM (VALUES {rows}) AS v) RETURNING id, subject";
+    /// Effects that are done, unless they were asked for again meanwhile.
+    JOBS_DELETE_REVISION[2, true] = "DELETE FROM jobs WHERE id IN (SELECT j.id FROM (VALUES {rows}) AS v
+            JOIN jobs j ON j.id = v.column1 AND j.revision = v.column2)";
+    /// Effects that were asked for again while they ran.
+    JOBS_AGAIN[2, true] = "WITH v(id, now_ms) AS (VALUES {rows})
+        UPDATE jobs SET state = 'ready', tries = 0, due_ms = v.now_ms, started_ms = NULL, started_by = NULL,
+            changed_ms = v.now_ms
+        FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead'
+        RETURNING jobs.id, jobs.queue, jobs.lane, jobs.kind, jobs.subject, jobs.seq, jobs.state, jobs.revision,
+            jobs.tries, jobs.due_ms, jobs.not_after_ms, jobs.started_ms, jobs.reason, jobs.changed_ms";
+    /// Jobs wait, turn unclear or die.
+    JOBS_PUT[6, true] = "WITH v(id, state, due_ms, tries, reason, now_ms) AS (VALUES {rows})
+        UPDATE jobs SET state = v.state, due_ms = v.due_ms, tries = v.tries, reason = v.reason, changed_ms = v.now_ms
+        FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead'";
+    /// The journal.
+    ATTEMPTS_ADD[9, true] = "INSERT INTO attempts (id, job_id, message_id, at_ms, duration_ms, outcome, failure_class,
+            vendor_code, raw) VALUES {rows} ON CONFLICT (id) DO NOTHING";
+
+    // --- ingest -------------------------------------------------------------------------------------------------
+    /// Which message of ours a provider's id belongs to.
+    MESSAGES_BY_PROVIDER_ID[2, true] = "WITH v(channel_id, provider_id) AS (VALUES {rows})
+        SELECT DISTINCT m.id, m.provider_id FROM v
+        JOIN messages m ON m.provider_id = v.provider_id AND m.channel_id = v.channel_id AND m.inbound = 0";
+    /// An echo came for a message that was accepted at `echo_ms`: proof that the channel's way back works.
+    CHANNELS_ECHO[2, true] = "WITH v(id, echo_ms) AS (VALUES {rows})
+        UPDATE channels SET echo_ms = v.echo_ms FROM v
+        WHERE channels.id = v.id AND (channels.echo_ms IS NULL OR channels.echo_ms < v.echo_ms)";
+    /// A person wrote: the window opens, and never closes earlier because of late news.
+    DIALOGS_WROTE[5, false] = "INSERT INTO dialogs (channel_id, peer, name, last_inbound_ms, changed_ms) VALUES {rows}
+        ON CONFLICT (channel_id, peer) DO UPDATE SET
+            name = CASE WHEN excluded.name = '' THEN dialogs.name ELSE excluded.name END,
+            last_inbound_ms = CASE WHEN dialogs.last_inbound_ms IS NULL
+                OR dialogs.last_inbound_ms < excluded.last_inbound_ms
+                THEN excluded.last_inbound_ms ELSE dialogs.last_inbound_ms END,
+            changed_ms = excluded.changed_ms";
+
+    // --- waiting CRMs -------------------------------------------------------------------------------------------
+    /// Locks the commands whose messages moved, so that two writers cannot both see the other's part missing.
+    COMMANDS_TOUCH[2, true] = "WITH v(id, now_ms) AS (VALUES {rows})
+        UPDATE commands SET changed_ms = v.now_ms FROM v WHERE commands.id = v.id AND commands.state = 'open'
+        RETURNING commands.id";
+    /// How many messages of a command have reached what is waited for.
+    COMMANDS_PROGRESS[1, true] = "WITH v(id) AS (VALUES {rows})
+        SELECT c.id, COUNT(DISTINCT m.id) AS total,
+            COUNT(DISTINCT CASE WHEN m.rank >= c.wait_rank THEN m.id END) AS reached
+        FROM v JOIN commands c ON c.id = v.id JOIN messages m ON m.command_id = c.id GROUP BY c.id";
+    /// The CRM gets its result now.
+    COMMANDS_ANSWER[3, true] = "WITH v(id, in_time, now_ms) AS (VALUES {rows})
+        UPDATE commands SET state = 'answered', in_time = v.in_time, changed_ms = v.now_ms FROM v
+        WHERE commands.id = v.id AND commands.state IN ('new', 'open')
+        RETURNING commands.id, commands.portal_id, commands.received_ms";
+    /// The CRM has its result.
+    COMMANDS_CLOSE[2, true] = "WITH v(id, now_ms) AS (VALUES {rows})
+        UPDATE commands SET state = 'closed', changed_ms = v.now_ms FROM v WHERE commands.id = v.id";
+
+    // --- effects ------------------------------------------------------------------------------------------------
+    /// Which comment tells about which message.
+    COMMENTS_PUT[2, true] = "WITH v(id, comment_id) AS (VALUES {rows})
+        UPDATE messages SET comment_id = v.comment_id FROM v WHERE messages.id = v.id";
+    /// Messages by id.
+    MESSAGES_BY_ID[1, true] = concat!("SELECT ", message_columns!(), ", m.inbound FROM messages m
+        WHERE m.id IN (SELECT column1 FROM (VALUES {rows}) AS v)");
+    /// Messages by command, in the order they were made.
+    MESSAGES_BY_COMMAND[1, true] = concat!("SELECT ", message_columns!(), ", m.inbound FROM messages m
+        WHERE m.command_id IN (SELECT column1 FROM (VALUES {rows}) AS v) ORDER BY m.id");
+    /// Commands by id.
+    COMMANDS_BY_ID[1, true] = "SELECT id, payload, in_time FROM commands
+        WHERE id IN (SELECT column1 FROM (VALUES {rows}) AS v)";
+    /// Revisions and states of jobs as they are now.
+    JOBS_BY_ID[1, true] = concat!("SELECT ", job_columns!(), " FROM jobs
+        WHERE id IN (SELECT column1 FROM (VALUES {rows}) AS v)");
+}

@@ -1,0 +1,112 @@
+//! Who runs what: workers prove that they live, and own queues as a whole.
+
+use std::collections::BTreeMap;
+
+use super::db::{Db, Tx, args};
+use super::{Storage, StorageError, sql};
+use crate::domain::ids::WorkerId;
+use crate::domain::job::{Job, QueueKey};
+use crate::domain::time::{Millis, Timestamp};
+
+impl Storage {
+    /// The worker lives until `now + lease`. On SQLite, where only one process may run, whoever was here before is
+    /// gone and leaves its queues at once.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn worker_beat(&self, worker: &WorkerId, first: bool, lease: Millis) -> Result<(), StorageError> {
+        let now = self.clock.now();
+        if first && matches!(self.db, Db::Sqlite { .. }) {
+            self.db.write(sql::WORKER_OTHERS_LEAVE, args![worker.as_str()]).await?;
+        }
+        self.db.write(sql::WORKER_BEAT, args![worker.as_str(), now.0, now.plus(lease).0]).await?;
+        if first {
+            self.db.write(sql::WORKER_FORGET, args![now.plus(Millis(-Millis::hours(1).0)).0]).await?;
+        }
+        Ok(())
+    }
+
+    /// The worker leaves and lets everything go.
+    ///
+    /// # Errors
+    /// [`StorageError`]; its lease will run out by itself.
+    pub async fn worker_leave(&self, worker: &WorkerId) -> Result<(), StorageError> {
+        self.db.write(sql::QUEUES_RELEASE, args![worker.as_str(), self.clock.now().0]).await?;
+        self.db.write(sql::WORKER_LEAVE, args![worker.as_str()]).await?;
+        Ok(())
+    }
+
+    /// Queues this worker should look at: ones with news that are free or its own, and ones whose owner is gone.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn queues_to_look_at(&self, worker: &WorkerId, orphans: bool) -> Result<Vec<QueueKey>, StorageError> {
+        let now = self.clock.now();
+        let mut keys = self.db.rows(sql::QUEUES_WITH_NEWS, args![worker.as_str(), now.0, now.0]).await?;
+        if orphans {
+            keys.extend(self.db.rows(sql::QUEUES_ORPHANED, args![worker.as_str(), now.0]).await?);
+        }
+        let mut queues = Vec::new();
+        for row in keys {
+            queues.extend(QueueKey::parse(&row.text("key")?));
+        }
+        queues.sort_unstable();
+        queues.dedup();
+        Ok(queues)
+    }
+
+    /// Queues in which jobs have been due for longer than `age`: a hand-over may have been missed.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn queues_straggling(&self, age: Millis) -> Result<Vec<QueueKey>, StorageError> {
+        let rows = self.db.rows(sql::QUEUES_STRAGGLING, args![self.clock.now().plus(Millis(-age.0)).0]).await?;
+        let keys = rows.iter().map(|row| row.text("queue")).collect::<Result<Vec<_>, _>>()?;
+        Ok(keys.iter().filter_map(|key| QueueKey::parse(key)).collect())
+    }
+
+    /// Takes a queue if it is free, its owner is gone, or it is ours already.
+    ///
+    /// # Errors
+    /// [`StorageError`]; it was not taken.
+    pub async fn queue_take(&self, worker: &WorkerId, queue: &QueueKey) -> Result<bool, StorageError> {
+        let args = args![queue.to_string(), worker.as_str(), self.clock.now().0];
+        Ok(self.db.write(sql::QUEUE_TAKE, args).await? == 1)
+    }
+
+    /// Lets a queue go; `next` is when its next job becomes due.
+    ///
+    /// # Errors
+    /// [`StorageError`]; it is still ours.
+    pub async fn queue_release(
+        &self,
+        worker: &WorkerId,
+        queue: &QueueKey,
+        next: Option<Timestamp>,
+    ) -> Result<(), StorageError> {
+        let next = next.map(|at| at.0);
+        self.db.write(sql::QUEUE_RELEASE, args![queue.to_string(), worker.as_str(), next]).await?;
+        Ok(())
+    }
+
+    /// Tells whoever owns these jobs' queues that they are there.
+    ///
+    /// # Errors
+    /// [`StorageError`]; the slow look for stragglers will find them.
+    pub async fn tell_queues(&self, jobs: &[Job]) -> Result<(), StorageError> {
+        let mut tx = self.db.begin().await?;
+        tell(&mut tx, jobs.iter()).await?;
+        tx.commit().await
+    }
+}
+
+pub(super) async fn tell(tx: &mut Tx, jobs: impl Iterator<Item = &Job>) -> Result<(), StorageError> {
+    let mut due: BTreeMap<String, i64> = BTreeMap::new();
+    for job in jobs {
+        let earliest = due.entry(job.queue.to_string()).or_insert(job.due.0);
+        *earliest = job.due.0.min(*earliest);
+    }
+    let rows = due.into_iter().map(|(queue, due)| args![queue, None::<String>, Some(due)]).collect();
+    tx.batch(sql::QUEUES_NEWS, rows).await?;
+    Ok(())
+}

@@ -1,0 +1,357 @@
+//! The collecting writer: one task that writes whatever queued up while its last commit ran.
+//!
+//! A commit at full durability costs the same for one step as for hundreds, so steps are collected without any timer:
+//! at low load a step is written at once, at high load hundreds share one commit. Inside a batch, steps of one kind
+//! become one many-row statement. If a batch is refused because of one step in it, every step is written alone, so
+//! that only the guilty one fails.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::accept::{self, Accept};
+use super::db::{Arg, Db, Tx};
+use super::effects::{self, EffectSettlement};
+use super::ingest::{self, Ingest, Ingested};
+use super::jobs::{self, Redrive};
+use super::messages::{self, Create, Created};
+use super::plan::{self, Plan};
+use super::settle::{self, Settlement, Start};
+use super::{StorageError, StorageOptions, progress, workers};
+use crate::domain::command::Command;
+use crate::domain::ids::{IdSource, MessageId};
+use crate::domain::job::{Job, QueueKey};
+use crate::domain::message::MessageRecord;
+use crate::domain::time::{Clock, Timestamp};
+
+/// Steps that may wait for the writer; beyond that callers are told that the store is overloaded.
+const WAITING_MAX: usize = 4096;
+/// Most steps of one commit.
+const STEPS_MAX: usize = 512;
+
+/// A job, with what it works on if that is at hand (saves reading it back).
+#[derive(Clone, Debug)]
+pub struct Queued {
+    /// The job.
+    pub job: Job,
+    /// What it works on.
+    pub work: Work,
+}
+
+/// What a job works on.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Read it from the database when the job runs.
+    Stored,
+    /// A command to turn into messages.
+    Command(Arc<Command>),
+    /// A message to hand to a provider.
+    Message(Arc<MessageRecord>),
+}
+
+/// Who takes jobs after the commit that made them: the scheduler.
+pub trait JobSink: Send + Sync {
+    /// True when this process owns the queue, so that new jobs can be handed over in memory.
+    fn owns(&self, queue: &QueueKey) -> bool;
+
+    /// New or changed jobs of queues this process owns.
+    fn jobs(&self, jobs: Vec<Queued>);
+
+    /// Jobs that ended without being run here (the echo settled them).
+    fn gone(&self, jobs: Vec<(QueueKey, String)>);
+
+    /// There is work in queues this process does not own yet; look for it now.
+    fn news(&self);
+}
+
+/// What the steps need besides a transaction.
+pub(super) struct Context {
+    /// Fresh ids.
+    pub(super) ids: Arc<dyn IdSource>,
+    /// The time.
+    pub(super) clock: Arc<dyn Clock>,
+    /// Takes jobs after the commit.
+    pub(super) sink: Arc<dyn JobSink>,
+    /// What was configured.
+    pub(super) options: StorageOptions,
+}
+
+/// One step waiting to be written.
+pub(super) enum Step {
+    /// A CRM's command.
+    Accept(Box<Command>),
+    /// A command turned into messages.
+    Plan(Box<Plan>),
+    /// Work about to begin that must not be done twice.
+    Start(Start),
+    /// How sends ended.
+    Settle(Vec<Settlement>),
+    /// What a provider told.
+    Ingest(Ingest),
+    /// How effects ended.
+    Effects(Vec<EffectSettlement>),
+    /// A message from the API.
+    Create(Box<Create>),
+    /// A job asked for from outside.
+    Ask(Box<Job>),
+    /// A dead letter to live again.
+    Redrive(Redrive),
+    /// Sends to withdraw.
+    Cancel(QueueKey, Vec<MessageId>),
+    /// Commands whose CRM must be answered now.
+    Overdue(Vec<Vec<Arg>>),
+}
+
+/// What a step gives back.
+pub(super) enum Outcome {
+    /// Of [`Step::Accept`].
+    Accept(Accept),
+    /// Of [`Step::Plan`]: false when the command had been planned before.
+    Plan(bool),
+    /// Of [`Step::Start`]: ids of the jobs that may run.
+    Start(Vec<String>),
+    /// Of [`Step::Create`].
+    Create(Created),
+    /// Of [`Step::Redrive`]: whether there was such a dead letter.
+    Redrive(bool),
+    /// Of [`Step::Cancel`]: how many.
+    Cancelled(usize),
+    /// Of [`Step::Ingest`].
+    Ingest(Ingested),
+    /// Of the others.
+    Done,
+}
+
+/// What a batch leaves to be done after its commit.
+#[derive(Default)]
+pub(super) struct Harvest {
+    /// Jobs to hand over.
+    pub(super) jobs: Vec<Queued>,
+    /// Jobs that ended elsewhere.
+    pub(super) gone: Vec<(QueueKey, String)>,
+}
+
+type Waiting = (Step, oneshot::Sender<Result<Outcome, StorageError>>);
+
+/// Hands steps to the writer.
+pub(super) struct WriterHandle {
+    queue: mpsc::Sender<Waiting>,
+    task: tokio::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
+    stopping: tokio_util::sync::CancellationToken,
+}
+
+/// Starts the writer.
+pub(super) fn start(db: Db, context: Context) -> WriterHandle {
+    let (queue, inbox) = mpsc::channel(WAITING_MAX);
+    let stopping = tokio_util::sync::CancellationToken::new();
+    let task = tokio::spawn(run(db, context, inbox, stopping.clone()));
+    WriterHandle { queue, task: tokio::sync::Mutex::new(Some(task)), stopping }
+}
+
+impl WriterHandle {
+    /// Writes one step; returns after its commit.
+    pub(super) async fn write(&self, step: Step) -> Result<Outcome, StorageError> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || StorageError::Unavailable("the store is closing".to_owned());
+        match self.queue.try_send((step, reply)) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                return Err(StorageError::Unavailable("too many steps are waiting to be written".to_owned()));
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(stopped()),
+        }
+        answer.await.map_err(|_gone| stopped())?
+    }
+
+    /// Writes what is queued and ends.
+    pub(super) async fn stop(&self) {
+        self.stopping.cancel();
+        if let Some(task) = self.task.lock().await.take() {
+            // The task does not panic; if it did, the process is ending anyway.
+            let _ = task.await;
+        }
+    }
+}
+
+async fn run(
+    db: Db,
+    context: Context,
+    mut inbox: mpsc::Receiver<Waiting>,
+    stopping: tokio_util::sync::CancellationToken,
+) {
+    let mut batch: Vec<Waiting> = Vec::with_capacity(STEPS_MAX);
+    loop {
+        tokio::select! {
+            biased;
+            taken = inbox.recv_many(&mut batch, STEPS_MAX) => if taken == 0 { return },
+            () = stopping.cancelled() => inbox.close(),
+        }
+        if batch.is_empty() {
+            // Closed: what is still queued is taken by the next turns, then `recv_many` gives 0.
+            if inbox.is_empty() {
+                return;
+            }
+            continue;
+        }
+        let (steps, replies): (Vec<Step>, Vec<_>) = batch.drain(..).unzip();
+        let results = match write(&db, &context, &steps).await {
+            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+            Err(StorageError::Broken(_)) if steps.len() > 1 => one_by_one(&db, &context, &steps).await,
+            Err(error) => steps.iter().map(|_| Err(error.clone())).collect::<Vec<_>>(),
+        };
+        for (reply, result) in replies.into_iter().zip(results) {
+            // A caller that went away has no use for the answer; its step is written all the same.
+            let _ = reply.send(result);
+        }
+    }
+}
+
+async fn one_by_one(db: &Db, context: &Context, steps: &[Step]) -> Vec<Result<Outcome, StorageError>> {
+    let mut results = Vec::with_capacity(steps.len());
+    for step in steps {
+        let outcome = write(db, context, std::slice::from_ref(step)).await.and_then(|outcomes| {
+            outcomes.into_iter().next().ok_or_else(|| StorageError::Broken("a step gave no outcome".to_owned()))
+        });
+        if let Err(error) = &outcome {
+            tracing::error!(%error, "a step was refused by the database");
+        }
+        results.push(outcome);
+    }
+    results
+}
+
+/// Writes a batch in one transaction and hands the new jobs over.
+async fn write(db: &Db, context: &Context, steps: &[Step]) -> Result<Vec<Outcome>, StorageError> {
+    let now = context.clock.now();
+    let mut harvest = Harvest::default();
+    let mut tx = db.begin().await?;
+    let outcomes = write_steps(&mut tx, context, now, steps, &mut harvest).await?;
+    let foreign = tell_foreign_queues(&mut tx, context, &mut harvest).await?;
+    tx.commit().await?;
+    if !harvest.jobs.is_empty() {
+        context.sink.jobs(harvest.jobs);
+    }
+    if !harvest.gone.is_empty() {
+        context.sink.gone(harvest.gone);
+    }
+    if foreign {
+        context.sink.news();
+    }
+    Ok(outcomes)
+}
+
+async fn write_steps(
+    tx: &mut Tx,
+    context: &Context,
+    now: Timestamp,
+    steps: &[Step],
+    harvest: &mut Harvest,
+) -> Result<Vec<Outcome>, StorageError> {
+    let (mut accepts, mut plans, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut settles, mut ingests, mut results, mut overdue) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut rare = Vec::new();
+    for (index, step) in steps.iter().enumerate() {
+        match step {
+            Step::Accept(command) => accepts.push((index, &**command)),
+            Step::Plan(plan) => plans.push((index, &**plan)),
+            Step::Start(start) => starts.push((index, start)),
+            Step::Settle(list) => settles.extend(list),
+            Step::Ingest(ingest) => ingests.push((index, ingest)),
+            Step::Effects(list) => results.extend(list),
+            Step::Create(_) | Step::Ask(_) | Step::Redrive(_) | Step::Cancel(..) => rare.push((index, step)),
+            Step::Overdue(rows) => overdue.extend(rows.iter().cloned()),
+        }
+    }
+    let mut outcomes: Vec<Outcome> = steps.iter().map(|_| Outcome::Done).collect();
+    let mut put = |index: usize, outcome: Outcome| {
+        if let Some(place) = outcomes.get_mut(index) {
+            *place = outcome;
+        }
+    };
+    if !accepts.is_empty() {
+        let commands: Vec<&Command> = accepts.iter().map(|(_, command)| *command).collect();
+        let answers = accept::write(tx, context, now, &commands, harvest).await?;
+        accepts.iter().zip(answers).for_each(|((index, _), answer)| put(*index, Outcome::Accept(answer)));
+    }
+    if !plans.is_empty() {
+        let list: Vec<&Plan> = plans.iter().map(|(_, plan)| *plan).collect();
+        let answers = plan::write(tx, context, now, &list, harvest).await?;
+        plans.iter().zip(answers).for_each(|((index, _), answer)| put(*index, Outcome::Plan(answer)));
+    }
+    if !starts.is_empty() {
+        let list: Vec<&Start> = starts.iter().map(|(_, start)| *start).collect();
+        let answers = settle::write_starts(tx, now, &list).await?;
+        starts.iter().zip(answers).for_each(|((index, _), answer)| put(*index, Outcome::Start(answer)));
+    }
+    if !settles.is_empty() {
+        settle::write(tx, context, now, &settles, harvest).await?;
+    }
+    if !ingests.is_empty() {
+        let list: Vec<&Ingest> = ingests.iter().map(|(_, ingest)| *ingest).collect();
+        let answers = ingest::write(tx, context, now, &list, harvest).await?;
+        ingests.iter().zip(answers).for_each(|((index, _), answer)| put(*index, Outcome::Ingest(answer)));
+    }
+    if !results.is_empty() {
+        effects::write(tx, now, &results, harvest).await?;
+    }
+    for (index, step) in rare {
+        put(index, write_rare(tx, context, now, step, harvest).await?);
+    }
+    if !overdue.is_empty() {
+        progress::answer(tx, context, now, overdue, harvest).await?;
+    }
+    Ok(outcomes)
+}
+
+/// Steps that are too rare to be worth a many-row statement.
+async fn write_rare(
+    tx: &mut Tx,
+    context: &Context,
+    now: Timestamp,
+    step: &Step,
+    harvest: &mut Harvest,
+) -> Result<Outcome, StorageError> {
+    match step {
+        Step::Create(create) => Ok(Outcome::Create(messages::write_create(tx, context, now, create, harvest).await?)),
+        Step::Ask(job) => {
+            let asked = jobs::ask(tx, now, std::iter::once(&**job)).await?;
+            harvest.jobs.extend(asked.into_iter().map(|job| Queued { job, work: Work::Stored }));
+            Ok(Outcome::Done)
+        }
+        Step::Redrive(redrive) => Ok(Outcome::Redrive(jobs::write_redrive(tx, now, redrive, harvest).await?)),
+        Step::Cancel(queue, messages) => {
+            Ok(Outcome::Cancelled(jobs::write_cancel(tx, context, now, queue, messages, harvest).await?))
+        }
+        Step::Accept(_)
+        | Step::Plan(_)
+        | Step::Start(_)
+        | Step::Settle(_)
+        | Step::Ingest(_)
+        | Step::Effects(_)
+        | Step::Overdue(_) => Ok(Outcome::Done),
+    }
+}
+
+/// Sorts out jobs of queues that are not ours; their queues are told that there is news.
+async fn tell_foreign_queues(tx: &mut Tx, context: &Context, harvest: &mut Harvest) -> Result<bool, StorageError> {
+    let (own, foreign): (Vec<Queued>, Vec<Queued>) =
+        std::mem::take(&mut harvest.jobs).into_iter().partition(|queued| context.sink.owns(&queued.job.queue));
+    harvest.jobs = own;
+    if foreign.is_empty() {
+        return Ok(false);
+    }
+    workers::tell(tx, foreign.iter().map(|queued| &queued.job)).await?;
+    Ok(true)
+}
+
+/// Adds jobs to the database and to the harvest.
+pub(super) async fn add_jobs(
+    tx: &mut Tx,
+    now: Timestamp,
+    new: Vec<Queued>,
+    harvest: &mut Harvest,
+) -> Result<(), StorageError> {
+    jobs::add(tx, now, new.iter().map(|queued| &queued.job)).await?;
+    harvest.jobs.extend(new);
+    Ok(())
+}
