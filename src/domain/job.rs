@@ -140,6 +140,8 @@ pub struct Job {
     pub state: JobState,
     /// When what must not be done twice was begun.
     pub started: Option<Timestamp>,
+    /// Why it is unclear or dead; a word of ours or a sentence for people.
+    pub reason: Option<String>,
 }
 
 impl Job {
@@ -159,6 +161,7 @@ impl Job {
             revision: 0,
             state: JobState::Ready,
             started: None,
+            reason: None,
         }
     }
 

@@ -98,11 +98,15 @@ pub enum ErrorCode {
     Cancelled,
     /// The CRM did not give the data needed (recipients of the card).
     CrmUnavailable,
+    /// Taken by the provider, but the awaited step was not confirmed in time.
+    NotConfirmed,
+    /// Still waiting to be sent when the time for the result was over.
+    StillQueued,
 }
 
 impl ErrorCode {
     /// The whole list; a test asks for texts in every language.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::WindowClosed,
         Self::NoRecipient,
         Self::BadPhone,
@@ -126,6 +130,8 @@ impl ErrorCode {
         Self::NoContent,
         Self::Cancelled,
         Self::CrmUnavailable,
+        Self::NotConfirmed,
+        Self::StillQueued,
     ];
 
     /// The code as CRMs and the API see it. Never renamed.
@@ -155,6 +161,8 @@ impl ErrorCode {
             Self::NoContent => "no_content",
             Self::Cancelled => "cancelled",
             Self::CrmUnavailable => "crm_unavailable",
+            Self::NotConfirmed => "not_confirmed",
+            Self::StillQueued => "still_queued",
         }
     }
 
@@ -212,4 +220,16 @@ pub struct SendError {
     /// For `Indeterminate`: true when an answer came that was not the vendor's own (a gateway's page), so the request
     /// may never have reached the vendor; false when the connection ended without any answer.
     pub answered_by_gateway: bool,
+    /// For `Throttled`: who has to wait.
+    pub scope: ThrottleScope,
+}
+
+/// Whom a vendor's "too many" concerns.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum ThrottleScope {
+    /// The whole sender.
+    #[default]
+    Channel,
+    /// This recipient only.
+    Peer,
 }

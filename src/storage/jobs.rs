@@ -11,10 +11,8 @@ use crate::domain::time::Timestamp;
 /// A job that was given up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeadLetter {
-    /// The job; its id is the dead letter's id.
+    /// The job; its id is the dead letter's id, its reason says why it was given up.
     pub job: Job,
-    /// Why it was given up, in words.
-    pub reason: String,
     /// When.
     pub died: Timestamp,
 }
@@ -76,6 +74,7 @@ pub(super) fn read(row: &Row) -> Result<Job, StorageError> {
         revision: row.int("revision")?,
         state: JobState::find(&state).ok_or_else(|| broken("state", &state))?,
         started: row.maybe_int("started_ms")?.map(Timestamp),
+        reason: row.maybe_text("reason")?,
     })
 }
 
@@ -116,8 +115,7 @@ impl Storage {
         let rows = self.db.rows(sql::JOBS_DEAD, args![before.0, i64::from(limit)]).await?;
         rows.iter()
             .map(|row| {
-                let reason = row.maybe_text("reason")?.unwrap_or_default();
-                Ok(DeadLetter { job: read(row)?, reason, died: Timestamp(row.int("changed_ms")?) })
+                Ok(DeadLetter { job: read(row)?, died: Timestamp(row.int("changed_ms")?) })
             })
             .collect()
     }

@@ -20,8 +20,6 @@ pub struct NewMessage {
     pub record: MessageRecord,
     /// Whether its card gets a comment.
     pub comments: bool,
-    /// Whose message it is.
-    pub responsible: Option<CrmUserId>,
     /// Not to be sent after this.
     pub not_after: Option<Timestamp>,
 }
@@ -118,7 +116,7 @@ pub(super) async fn add(tx: &mut Tx, now: Timestamp, new: &[&NewMessage]) -> Res
             record.command.as_ref().map(ToString::to_string),
             record.card.map(|card| card.to_string()),
             message.comments,
-            message.responsible.as_ref().map(ToString::to_string),
+            record.responsible.as_ref().map(ToString::to_string),
             content,
             false,
             record.state.code(),

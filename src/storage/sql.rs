@@ -266,8 +266,8 @@ batches! {
             AND (v.channel_id IS NULL OR messages.channel_id = v.channel_id)";
     /// Finished jobs.
     JOBS_DELETE[1, true] = "DELETE FROM jobs WHERE id IN (SELECT column1 FROM (VALUES {rows}) AS v)";
-    /// Jobs that the echo has settled.
-    JOBS_DELETE_UNCLEAR[1, true] = "DELETE FROM jobs WHERE state = 'unclear' AND id IN
+    /// Sends that the echo has settled, also when they had been given up.
+    JOBS_DELETE_UNCLEAR[1, true] = "DELETE FROM jobs WHERE state IN ('unclear', 'dead') AND id IN
             (SELECT column1 FROM (VALUES {rows}) AS v) RETURNING id, queue";
     /// Jobs that have not begun and are withdrawn.
     JOBS_DELETE_READY[1, true] = "DELETE FROM jobs WHERE state = 'ready' AND id IN

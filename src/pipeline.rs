@@ -1,0 +1,115 @@
+//! From a CRM's request to its comment: accept, plan, deliver, report, ingest.
+//!
+//! The pipeline knows CRMs and providers only by their doors, and the storage by its steps. What runs when is decided
+//! by the [`scheduler`], what a failure means by [`policy`]; no other place decides either.
+#![deny(clippy::wildcard_enum_match_arm)]
+
+pub mod accept;
+pub mod deliver;
+pub mod ingest;
+pub mod intake;
+pub mod lanes;
+pub mod limits;
+pub mod policy;
+pub mod preflight;
+pub mod report;
+pub mod scheduler;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::crm::Crm;
+use crate::domain::channel::Channel;
+use crate::domain::ids::{IdSource, WorkerId};
+use crate::domain::portal::CrmKind;
+use crate::domain::time::{Clock, Millis};
+use crate::providers::Provider;
+use crate::storage::Storage;
+
+use policy::RetryPlan;
+use preflight::TemplateCache;
+
+/// What the pipeline is told by the configuration.
+#[derive(Clone, Debug)]
+pub struct PipelineSettings {
+    /// When failed work is tried again.
+    pub retries: RetryPlan,
+    /// How long a message may wait to be sent.
+    pub not_after: Millis,
+    /// Country in which numbers without a country code are read, unless the channel says otherwise.
+    pub country: String,
+    /// How long a worker that has fallen silent keeps its queues.
+    pub lease: Millis,
+    /// A robot's result is given once more after so long, because a too early one is lost without a word; zero: never.
+    pub repeat_reply: Millis,
+    /// How long an unclear send waits for its echo; `None` is the provider's own rule.
+    pub unclear_wait: Option<Millis>,
+}
+
+/// Everything the parts of the pipeline share.
+pub struct Pipeline {
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) crms: HashMap<CrmKind, Arc<dyn Crm>>,
+    pub(crate) providers: HashMap<&'static str, Arc<dyn Provider>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn IdSource>,
+    pub(crate) settings: PipelineSettings,
+    pub(crate) scheduler: scheduler::Handle,
+    pub(crate) worker: WorkerId,
+    templates: TemplateCache,
+}
+
+/// What a pipeline is made of.
+pub struct Parts {
+    /// The store.
+    pub storage: Arc<Storage>,
+    /// CRMs by kind.
+    pub crms: HashMap<CrmKind, Arc<dyn Crm>>,
+    /// Providers by registry id.
+    pub providers: HashMap<&'static str, Arc<dyn Provider>>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Fresh ids.
+    pub ids: Arc<dyn IdSource>,
+    /// What was configured.
+    pub settings: PipelineSettings,
+    /// Where jobs go; the same handle that the store was given as its sink.
+    pub scheduler: scheduler::Handle,
+}
+
+impl Pipeline {
+    /// Puts the parts together; nothing runs until [`scheduler::run`].
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let worker = WorkerId::new(&parts.ids.ulid());
+        Arc::new(Self {
+            storage: parts.storage,
+            crms: parts.crms,
+            providers: parts.providers,
+            clock: parts.clock,
+            ids: parts.ids,
+            settings: parts.settings,
+            scheduler: parts.scheduler,
+            worker,
+            templates: TemplateCache::new(Duration::from_secs(300)),
+        })
+    }
+
+    /// The adapter of a channel's provider; `None` for a provider this version does not know.
+    #[must_use]
+    pub fn provider_of(&self, channel: &Channel) -> Option<&Arc<dyn Provider>> {
+        self.providers.get(channel.provider.as_str())
+    }
+
+    /// The adapter of a CRM; `None` when none of its applications is configured.
+    #[must_use]
+    pub fn crm(&self, kind: CrmKind) -> Option<&Arc<dyn Crm>> {
+        self.crms.get(&kind)
+    }
+
+    /// Tells the scheduler that a channel or portal may work again (or must stop): its state has changed.
+    pub fn state_changed(&self, queue: crate::domain::job::QueueKey) {
+        self.scheduler.wake(queue);
+    }
+}

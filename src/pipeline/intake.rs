@@ -1,0 +1,483 @@
+//! From a command to messages: whom, through which channel, and with what. Everything that can be refused without
+//! asking a provider is refused here, as a message that has failed and says why.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use super::Pipeline;
+use super::scheduler::Finished;
+use crate::domain::capability::{Capabilities, MediaKind};
+use crate::domain::channel::{Channel, ChannelState, Messenger};
+use crate::domain::command::{Command, CommandBody, RecipientSource, SendMessage};
+use crate::domain::effect::{CardPerson, CrmError, RecipientQuery};
+use crate::domain::ids::{CommandId, LineId, MessageId};
+use crate::domain::job::{JobState, QueueKey};
+use crate::domain::message::{Content, Draft, MessageRecord, MessageTimes};
+use crate::domain::outcome::{ErrorCode, Failure, FailureClass};
+use crate::domain::status::MessageState;
+use crate::domain::text::{pick_variants, seed_of};
+use crate::domain::time::{Millis, Timestamp};
+use crate::numbers;
+use crate::storage::StorageError;
+use crate::storage::messages::NewMessage;
+use crate::storage::plan::Plan;
+use crate::storage::settle::{Fate, Settlement};
+use crate::storage::writer::{Queued, Work};
+
+/// Runs commands that need nothing from the CRM.
+pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>) {
+    let runs = with_commands(pipeline, queue, jobs).await.into_iter().map(|(queued, command)| async move {
+        let planned = plan_and_store(pipeline, &command, &[]).await;
+        finish(pipeline, queue, queued, planned);
+    });
+    join_all(runs).await;
+}
+
+/// Runs commands whose card has to be read first: one call for all of them.
+pub(super) async fn run_with_cards(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>) {
+    let commands = with_commands(pipeline, queue, jobs).await;
+    let QueueKey::Crm(portal_id) = queue else { return };
+    let people = match people_of(pipeline, portal_id, &commands).await {
+        Ok(people) => people,
+        Err(error) => {
+            tracing::warn!(%error, "cards could not be read");
+            for (queued, _) in commands {
+                again_soon(pipeline, queue, queued);
+            }
+            return;
+        }
+    };
+    let runs = commands.into_iter().zip(people).map(|((queued, command), people)| async move {
+        match people {
+            Ok(people) => {
+                let planned = plan_and_store(pipeline, &command, &people).await;
+                finish(pipeline, queue, queued, planned);
+            }
+            Err(error) => card_unreadable(pipeline, queue, queued, &command, error).await,
+        }
+    });
+    join_all(runs).await;
+}
+
+/// Puts the command beside each job; jobs whose command cannot be read are buried.
+async fn with_commands(
+    pipeline: &Arc<Pipeline>,
+    queue: &QueueKey,
+    jobs: Vec<Queued>,
+) -> Vec<(Queued, Arc<Command>)> {
+    let missing: Vec<CommandId> =
+        jobs.iter().filter(|queued| matches!(queued.work, Work::Stored)).filter_map(|queued| queued.job.command()).collect();
+    let stored = match pipeline.storage.load_commands(&missing).await {
+        Ok(stored) => stored,
+        Err(error) => {
+            tracing::warn!(%error, "commands could not be read");
+            for queued in jobs {
+                again_soon(pipeline, queue, queued);
+            }
+            return Vec::new();
+        }
+    };
+    let mut ready = Vec::with_capacity(jobs.len());
+    for queued in jobs {
+        let found = match &queued.work {
+            Work::Command(command) => Ok(Arc::clone(command)),
+            Work::Stored | Work::Message(_) => match queued.job.command().and_then(|id| stored.get(&id)) {
+                Some(known) => known.command.clone().map(Arc::new),
+                None => Err("the command is gone".to_owned()),
+            },
+        };
+        match found {
+            Ok(command) => ready.push((queued, command)),
+            Err(reason) => bury(pipeline, queue, queued, reason).await,
+        }
+    }
+    ready
+}
+
+async fn bury(pipeline: &Arc<Pipeline>, queue: &QueueKey, queued: Queued, reason: String) {
+    tracing::error!(job.id = %queued.job.id, reason, "a job was given up");
+    let fate = Fate::Keep { state: JobState::Dead, due: queued.job.due, tries: queued.job.tries, reason: Some(reason) };
+    let settlement = Settlement { job: queued.job.id.clone(), fate, news: None, attempt: None };
+    match pipeline.storage.settle(vec![settlement]).await {
+        Ok(()) => pipeline.scheduler.finished(finished(queue, &queued, None)),
+        Err(_) => again_soon(pipeline, queue, queued),
+    }
+}
+
+fn finished(queue: &QueueKey, queued: &Queued, again: Option<Queued>) -> Finished {
+    Finished { queue: queue.clone(), lane: queued.job.lane.clone(), id: queued.job.id.clone(), again }
+}
+
+fn again_soon(pipeline: &Pipeline, queue: &QueueKey, mut queued: Queued) {
+    let done = finished(queue, &queued, None);
+    queued.job.due = pipeline.clock.now().plus(Millis::seconds(1));
+    pipeline.scheduler.finished(Finished { again: Some(queued), ..done });
+}
+
+fn finish(pipeline: &Pipeline, queue: &QueueKey, queued: Queued, planned: Result<(), StorageError>) {
+    match planned {
+        Ok(()) => pipeline.scheduler.finished(finished(queue, &queued, None)),
+        Err(error) => {
+            tracing::warn!(%error, job.id = %queued.job.id, "a command could not be planned");
+            again_soon(pipeline, queue, queued);
+        }
+    }
+}
+
+async fn people_of(
+    pipeline: &Arc<Pipeline>,
+    portal_id: &crate::domain::ids::PortalId,
+    commands: &[(Queued, Arc<Command>)],
+) -> Result<Vec<Result<Vec<CardPerson>, CrmError>>, StorageError> {
+    let gone = || StorageError::Broken(format!("portal {portal_id} or its CRM is gone"));
+    let known = pipeline.storage.portal(portal_id).await?.ok_or_else(gone)?;
+    let crm = pipeline.crm(known.portal.crm).ok_or_else(gone)?;
+    let mut queries = Vec::new();
+    for (_, command) in commands {
+        if let (Some(card), CommandBody::SendMessage(send)) = (command.card, &command.body) {
+            queries.push(RecipientQuery { card, all: send.recipients.source == RecipientSource::All });
+        }
+    }
+    let mut answers = crm.people(&known.portal, &queries).await.into_iter();
+    // A command without a card (or one that asks nobody) has no people.
+    Ok(commands
+        .iter()
+        .map(|(_, command)| match (command.card, &command.body) {
+            (Some(_), CommandBody::SendMessage(_)) => answers.next().unwrap_or_else(|| Ok(Vec::new())),
+            (Some(_) | None, _) => Ok(Vec::new()),
+        })
+        .collect())
+}
+
+/// The CRM did not give the card: later if that may help, otherwise the command fails in words.
+async fn card_unreadable(pipeline: &Arc<Pipeline>, queue: &QueueKey, queued: Queued, command: &Command, error: CrmError) {
+    super::report::note_trouble(pipeline, queue, &error).await;
+    let now = pipeline.clock.now();
+    let plan = &pipeline.settings.retries;
+    let not_after = Some(command.received.plus(pipeline.settings.not_after));
+    // Reading changes nothing, so an unclear answer may be asked for again.
+    let class = if error.class == FailureClass::Indeterminate { FailureClass::Unavailable } else { error.class };
+    let seed = seed_of(&queued.job.id);
+    use super::policy::{Decision, decide};
+    match decide(plan, class, error.retry_after, queued.job.tries, not_after, now, seed) {
+        Decision::Again { due, counts } => {
+            let mut next = queued.clone();
+            next.job.due = due;
+            next.job.tries += u32::from(counts);
+            pipeline.scheduler.finished(finished(queue, &queued, Some(next)));
+        }
+        Decision::Pause => again_soon(pipeline, queue, queued),
+        Decision::Settle | Decision::Expire | Decision::Unclear => {
+            let failure = Failure::with(ErrorCode::CrmUnavailable, error.code.clone());
+            let planned = store(pipeline, command, vec![refused(pipeline, command, "", failure)]).await;
+            finish(pipeline, queue, queued, planned);
+        }
+    }
+}
+
+async fn plan_and_store(pipeline: &Pipeline, command: &Command, people: &[CardPerson]) -> Result<(), StorageError> {
+    let messages = match &command.body {
+        CommandBody::Invalid { failure } => vec![refused(pipeline, command, "", failure.clone())],
+        CommandBody::SendMessage(send) => plan_send(pipeline, command, send, people).await?,
+    };
+    store(pipeline, command, messages).await
+}
+
+async fn store(pipeline: &Pipeline, command: &Command, messages: Vec<NewMessage>) -> Result<(), StorageError> {
+    let plan = Plan { command: command.id.clone(), waits: command.reply.is_some(), messages };
+    pipeline.storage.plan(plan).await.map(|_planned_before| ())
+}
+
+/// One person to write to, or why not.
+struct Recipient {
+    /// As it was given.
+    given: String,
+    /// Name for the address book.
+    name: String,
+}
+
+async fn plan_send(
+    pipeline: &Pipeline,
+    command: &Command,
+    send: &SendMessage,
+    people: &[CardPerson],
+) -> Result<Vec<NewMessage>, StorageError> {
+    let refuse = |failure: Failure| Ok(vec![refused(pipeline, command, "", failure)]);
+    if send.recipients.source == RecipientSource::Group {
+        return refuse(Failure::with(ErrorCode::Unsupported, "recipients: group"));
+    }
+    let recipients = recipients_of(send, people);
+    if recipients.is_empty() {
+        return refuse(Failure::new(ErrorCode::NoRecipient));
+    }
+    let channels = match channels_for(pipeline, command, &send.line, send.messenger).await? {
+        Ok(channels) => channels,
+        Err(failure) => return refuse(failure),
+    };
+    let read = read_peers(pipeline, &recipients, &channels);
+    let last_wrote = match channels.len() {
+        0 | 1 => HashMap::new(),
+        _ => pipeline.storage.last_inbound(&pairs(&channels, &read)).await?,
+    };
+    let mut seen = HashSet::new();
+    let mut messages = Vec::new();
+    for (recipient, peer) in recipients.iter().zip(read) {
+        match peer {
+            Err(failure) => messages.push(refused(pipeline, command, &recipient.given, failure)),
+            Ok(peer) if seen.insert(peer.clone()) => {
+                let Some(channel) = choose(&channels, &peer, &last_wrote) else { continue };
+                messages.extend(messages_for(pipeline, command, send, recipient, &peer, channel));
+            }
+            Ok(_the_same_person_again) => {}
+        }
+    }
+    Ok(messages)
+}
+
+fn recipients_of(send: &SendMessage, people: &[CardPerson]) -> Vec<Recipient> {
+    let name = format!("{} {}", send.first_name, send.last_name).trim().to_owned();
+    let given = |text: &String| Recipient { given: text.clone(), name: name.clone() };
+    match send.recipients.source {
+        RecipientSource::Main | RecipientSource::All => people
+            .iter()
+            .map(|person| Recipient {
+                given: person.phones.first().cloned().unwrap_or_default(),
+                name: if name.is_empty() { person.name.clone() } else { name.clone() },
+            })
+            .filter(|recipient| !recipient.given.is_empty())
+            .collect(),
+        RecipientSource::Given | RecipientSource::Group => {
+            let lists = [&send.recipients.phones, &send.recipients.chat_ids, &send.recipients.messenger_field];
+            lists.into_iter().flatten().map(given).collect()
+        }
+    }
+}
+
+/// Channels of the chosen line for the chosen messenger, in the line's order of preference.
+async fn channels_for(
+    pipeline: &Pipeline,
+    command: &Command,
+    line: &str,
+    messenger: Option<Messenger>,
+) -> Result<Result<Vec<Arc<Channel>>, Failure>, StorageError> {
+    let lines = pipeline.storage.lines_of_portal(&command.portal).await?;
+    let line: LineId = match (line, lines.as_slice()) {
+        ("", [only]) => only.id.clone(),
+        ("", []) => return Ok(Err(Failure::new(ErrorCode::NoLine))),
+        ("", several) => {
+            let names: Vec<&str> = several.iter().map(|line| line.name.as_str()).collect();
+            return Ok(Err(Failure::with(ErrorCode::NoLine, names.join(", "))));
+        }
+        (wanted, known) => match known.iter().find(|line| line.id.as_str() == wanted) {
+            Some(line) => line.id.clone(),
+            None => return Ok(Err(Failure::with(ErrorCode::NoLine, wanted))),
+        },
+    };
+    let all = pipeline.storage.channels_of_line(&line).await?;
+    let fits = |channel: &&Arc<Channel>| match (messenger, pipeline.provider_of(channel)) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(wanted), Some(provider)) => provider.spec().messenger == wanted,
+    };
+    let channels: Vec<Arc<Channel>> = all.iter().filter(fits).cloned().collect();
+    if channels.is_empty() {
+        let detail = messenger.map_or("", Messenger::title);
+        return Ok(Err(Failure::with(ErrorCode::NoChannel, detail)));
+    }
+    Ok(Ok(channels))
+}
+
+/// Reads each recipient as an address at the messenger.
+fn read_peers(
+    pipeline: &Pipeline,
+    recipients: &[Recipient],
+    channels: &[Arc<Channel>],
+) -> Vec<Result<String, Failure>> {
+    let country = channels.iter().find_map(|channel| channel.settings.country.clone());
+    let country = country.unwrap_or_else(|| pipeline.settings.country.clone());
+    recipients
+        .iter()
+        .map(|recipient| {
+            if recipient.given.starts_with('@') {
+                return Err(Failure::with(ErrorCode::Unsupported, recipient.given.clone()));
+            }
+            match numbers::read(&recipient.given, &country) {
+                Ok(phone) => Ok(phone.digits().to_owned()),
+                Err(_) => Err(Failure::with(ErrorCode::BadPhone, recipient.given.clone())),
+            }
+        })
+        .collect()
+}
+
+fn pairs(channels: &[Arc<Channel>], peers: &[Result<String, Failure>]) -> Vec<(String, String)> {
+    let known = peers.iter().filter_map(|peer| peer.as_ref().ok());
+    known.flat_map(|peer| channels.iter().map(|channel| (channel.id.to_string(), peer.clone()))).collect()
+}
+
+/// The channel the person last wrote to; otherwise the first that works; otherwise the first.
+fn choose<'a>(
+    channels: &'a [Arc<Channel>],
+    peer: &str,
+    last_wrote: &HashMap<(String, String), Timestamp>,
+) -> Option<&'a Arc<Channel>> {
+    let wrote = |channel: &&Arc<Channel>| last_wrote.get(&(channel.id.to_string(), peer.to_owned())).copied();
+    let latest = channels.iter().filter(|channel| wrote(channel).is_some()).max_by_key(wrote);
+    latest
+        .or_else(|| channels.iter().find(|channel| channel.state == ChannelState::Active))
+        .or_else(|| channels.first())
+}
+
+/// The messages one recipient gets, in order.
+fn messages_for(
+    pipeline: &Pipeline,
+    command: &Command,
+    send: &SendMessage,
+    recipient: &Recipient,
+    peer: &str,
+    channel: &Arc<Channel>,
+) -> Vec<NewMessage> {
+    let Some(provider) = pipeline.provider_of(channel) else { return Vec::new() };
+    let capabilities = provider.spec().capabilities;
+    let contents = match contents_of(send, &capabilities) {
+        Ok(contents) => contents,
+        Err(failure) => {
+            let mut message = refused(pipeline, command, peer, failure);
+            message.record.channel = Some(channel.id.clone());
+            return vec![message];
+        }
+    };
+    let first_fallback = send.fallback.clone();
+    contents
+        .into_iter()
+        .enumerate()
+        .map(|(index, content)| {
+            let mut message = blank(pipeline, command, peer);
+            let seed = seed_of(message.record.id.as_str());
+            message.record.channel = Some(channel.id.clone());
+            message.record.draft = Draft {
+                content: vary(content, seed),
+                // A template stands in for the whole, so only the first part has one.
+                fallback: first_fallback.clone().filter(|_| index == 0),
+                recipient_name: recipient.name.clone(),
+            };
+            message
+        })
+        .collect()
+}
+
+/// Puts text, files and template into the parts the messenger takes.
+fn contents_of(send: &SendMessage, capabilities: &Capabilities) -> Result<Vec<Content>, Failure> {
+    if let Some(call) = &send.template {
+        if !capabilities.templates {
+            return Err(Failure::with(ErrorCode::Unsupported, call.template.label()));
+        }
+        let mut call = call.clone();
+        if call.files.is_empty() {
+            call.files.clone_from(&send.files);
+        }
+        return Ok(vec![Content::Template(call)]);
+    }
+    let mut text = send.text.clone();
+    let mut files = Vec::new();
+    for (index, link) in send.files.iter().enumerate() {
+        if !link.starts_with("https://") && !link.starts_with("http://") {
+            return Err(Failure::with(ErrorCode::FileType, link.chars().take(100).collect::<String>()));
+        }
+        let media = MediaKind::of_name(link);
+        if !capabilities.media_by_link.contains(&media) {
+            return Err(Failure::with(ErrorCode::Unsupported, file_name(link)));
+        }
+        let mut caption = if index == 0 { send.caption.clone() } else { String::new() };
+        let can_caption = capabilities.captions.contains(&media);
+        let alone = send.files.len() == 1 && caption.is_empty();
+        if alone && can_caption && !text.is_empty() && text.chars().count() <= capabilities.caption_max {
+            caption = std::mem::take(&mut text);
+        }
+        if !caption.is_empty() && !can_caption {
+            // Sound has no caption: the words go before it.
+            text = if text.is_empty() { std::mem::take(&mut caption) } else { format!("{text}\n{caption}") };
+            caption.clear();
+        }
+        if caption.chars().count() > capabilities.caption_max {
+            return Err(Failure::with(ErrorCode::TooLong, format!("{} / {}", caption.chars().count(), capabilities.caption_max)));
+        }
+        files.push(Content::Media { media, filename: file_name(link), link: link.clone(), caption });
+    }
+    let length = text.chars().count();
+    if length > capabilities.text_max {
+        return Err(Failure::with(ErrorCode::TooLong, format!("{length} / {}", capabilities.text_max)));
+    }
+    let mut contents = Vec::new();
+    if !text.is_empty() {
+        contents.push(Content::Text { body: text });
+    }
+    contents.extend(files);
+    if contents.is_empty() {
+        return Err(Failure::new(ErrorCode::NoContent));
+    }
+    Ok(contents)
+}
+
+/// Picks the variants of `{a|b}` in what the author wrote.
+fn vary(content: Content, seed: u64) -> Content {
+    match content {
+        Content::Text { body } => Content::Text { body: pick_variants(&body, seed) },
+        Content::Media { media, link, caption, filename } => {
+            Content::Media { media, link, caption: pick_variants(&caption, seed), filename }
+        }
+        Content::Template(mut call) => {
+            call.params = call.params.iter().map(|param| pick_variants(param, seed)).collect();
+            Content::Template(call)
+        }
+    }
+}
+
+/// The last part of an address's path.
+fn file_name(link: &str) -> String {
+    let path = link.split(['?', '#']).next().unwrap_or_default();
+    path.rsplit('/').next().unwrap_or_default().chars().take(200).collect()
+}
+
+fn blank(pipeline: &Pipeline, command: &Command, peer: &str) -> NewMessage {
+    let record = MessageRecord {
+        id: MessageId::new(&pipeline.ids.ulid()),
+        channel: None,
+        messenger: None,
+        peer: peer.to_owned(),
+        portal: Some(command.portal.clone()),
+        command: Some(command.id.clone()),
+        card: command.card,
+        draft: Draft { content: Content::Text { body: String::new() }, fallback: None, recipient_name: String::new() },
+        used_fallback: false,
+        state: MessageState::Queued,
+        provider_id: None,
+        failure: None,
+        vendor_code: String::new(),
+        comment: None,
+        responsible: command.responsible.clone(),
+        times: MessageTimes { created: command.received, ..MessageTimes::default() },
+    };
+    NewMessage {
+        record,
+        comments: command.comment,
+        not_after: Some(command.received.plus(pipeline.settings.not_after)),
+    }
+}
+
+/// A recipient that cannot be written to: a message that has failed already, so that card and robot hear of it the
+/// same way as of any other.
+fn refused(pipeline: &Pipeline, command: &Command, peer: &str, failure: Failure) -> NewMessage {
+    let mut message = blank(pipeline, command, &peer.chars().take(100).collect::<String>());
+    message.record.state = MessageState::Failed;
+    message.record.failure = Some(failure);
+    if let CommandBody::SendMessage(send) = &command.body {
+        let content = match &send.template {
+            Some(call) => Content::Template(call.clone()),
+            None => Content::Text { body: send.text.clone() },
+        };
+        message.record.draft.content = content;
+    }
+    message
+}

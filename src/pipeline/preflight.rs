@@ -1,0 +1,144 @@
+//! Before a message leaves: is it allowed, and what exactly is sent. Refuses early and in words.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::future::Cache;
+
+use super::Pipeline;
+use crate::domain::channel::Channel;
+use crate::domain::dialog::ServiceWindow;
+use crate::domain::ids::ChannelId;
+use crate::domain::message::{Content, MessageRecord, OutboundContent, OutboundMessage, TemplateCall};
+use crate::domain::outcome::{ErrorCode, Failure, FailureClass, SendError};
+use crate::domain::template::{self, FilledTemplate, TemplateDef};
+use crate::domain::time::{Millis, Timestamp};
+use crate::providers::Provider;
+
+/// A list of templates that did not hold what was looked for is asked for again after this.
+const ASK_AGAIN: Millis = Millis::seconds(15);
+
+/// What a vendor said of a template of one name, and when.
+struct Known {
+    templates: Vec<TemplateDef>,
+    asked: Timestamp,
+}
+
+/// Templates as the vendors last described them.
+pub(super) struct TemplateCache {
+    known: Cache<(ChannelId, String), Arc<Known>>,
+}
+
+impl TemplateCache {
+    pub(super) fn new(fresh: Duration) -> Self {
+        Self { known: Cache::builder().max_capacity(2_000).time_to_live(fresh).build() }
+    }
+
+    /// The vendor says that templates have changed.
+    pub(super) fn forget(&self) {
+        self.known.invalidate_all();
+    }
+}
+
+/// Why a message does not leave now.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// It will not leave at all.
+    Failed(Failure),
+    /// The provider had to be asked and did not answer well.
+    Provider(Box<SendError>),
+}
+
+/// A message that may leave.
+#[derive(Debug)]
+pub(super) struct Ready {
+    /// What is sent.
+    pub(super) message: OutboundMessage,
+    /// True when the fallback template stands in for the content.
+    pub(super) used_fallback: bool,
+}
+
+/// Decides what of a message leaves at `now`.
+pub(super) async fn prepare(
+    pipeline: &Pipeline,
+    channel: &Channel,
+    provider: &Arc<dyn Provider>,
+    record: &MessageRecord,
+    last_inbound: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Ready, Refusal> {
+    let window = ServiceWindow::judge(provider.spec().capabilities.service_window, last_inbound, now);
+    let closed = record.draft.content.needs_window() && !window.is_open(now);
+    let ready = |content, used_fallback| Ready {
+        message: OutboundMessage { id: record.id.clone(), to: record.peer.clone(), content },
+        used_fallback,
+    };
+    if closed {
+        let Some(fallback) = &record.draft.fallback else {
+            return Err(Refusal::Failed(Failure::new(ErrorCode::WindowClosed)));
+        };
+        let filled = fill(pipeline, channel, provider, fallback, now).await?;
+        return Ok(ready(OutboundContent::Template(filled), true));
+    }
+    let content = match &record.draft.content {
+        Content::Text { body } => OutboundContent::Text(body.clone()),
+        Content::Media { media, link, caption, filename } => OutboundContent::Media {
+            media: *media,
+            link: link.clone(),
+            caption: caption.clone(),
+            filename: filename.clone(),
+        },
+        Content::Template(call) => {
+            OutboundContent::Template(fill(pipeline, channel, provider, call, now).await?)
+        }
+    };
+    Ok(ready(content, false))
+}
+
+/// Finds the template at the vendor and puts the values in.
+async fn fill(
+    pipeline: &Pipeline,
+    channel: &Channel,
+    provider: &Arc<dyn Provider>,
+    call: &TemplateCall,
+    now: Timestamp,
+) -> Result<FilledTemplate, Refusal> {
+    let first = find(pipeline, channel, provider, &call.template.name, now).await?;
+    let chosen = match template::choose(&first.templates, &call.template) {
+        Ok(def) => def.clone(),
+        Err(failure) if now.since(first.asked) < ASK_AGAIN => return Err(Refusal::Failed(failure)),
+        Err(_) => {
+            // It may have been approved since.
+            pipeline.templates.known.invalidate(&(channel.id.clone(), call.template.name.clone())).await;
+            let again = find(pipeline, channel, provider, &call.template.name, now).await?;
+            template::choose(&again.templates, &call.template).map_err(Refusal::Failed)?.clone()
+        }
+    };
+    template::fill(&chosen, &call.params, &call.files).map_err(Refusal::Failed)
+}
+
+/// Many messages may ask for one template at once; the vendor is asked once.
+async fn find(
+    pipeline: &Pipeline,
+    channel: &Channel,
+    provider: &Arc<dyn Provider>,
+    name: &str,
+    now: Timestamp,
+) -> Result<Arc<Known>, Refusal> {
+    let Some(templates) = provider.templates() else {
+        return Err(Refusal::Failed(Failure::with(ErrorCode::Unsupported, name)));
+    };
+    let key = (channel.id.clone(), name.to_owned());
+    let ask = async {
+        let found = templates.find(channel, name).await?;
+        Ok::<_, SendError>(Arc::new(Known { templates: found, asked: now }))
+    };
+    pipeline.templates.known.try_get_with(key, ask).await.map_err(|error: Arc<SendError>| {
+        let mut error = (*error).clone();
+        // Asking sends nothing: an unclear answer to a question may simply be asked for again.
+        if error.class == FailureClass::Indeterminate {
+            error.class = FailureClass::Unavailable;
+        }
+        Refusal::Provider(Box::new(error))
+    })
+}

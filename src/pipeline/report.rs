@@ -1,0 +1,437 @@
+//! Calls to a CRM: comments and results in batches, cards read, registrations compared.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Pipeline;
+use super::intake;
+use super::lanes::Group;
+use super::policy::{Decision, decide};
+use super::scheduler::{Finished, Hold};
+use crate::crm::Crm;
+use crate::domain::command::Command;
+use crate::domain::effect::{
+    ActionResult, Applied, CommentEffect, CommentView, CrmEffect, CrmError, PortalTrouble, RecipientResult, ReplyEffect,
+};
+use crate::domain::ids::{CommandId, MessageId, PortalId};
+use crate::domain::job::{Job, JobKind, JobState, QueueKey};
+use crate::domain::message::{Content, MessageRecord};
+use crate::domain::outcome::{ErrorCode, Failure, FailureClass};
+use crate::domain::portal::{Portal, PortalState};
+use crate::domain::status::MessageState;
+use crate::domain::text::seed_of;
+use crate::domain::time::{Millis, Timestamp};
+use crate::storage::StorageError;
+use crate::storage::commands::StoredCommand;
+use crate::storage::effects::EffectSettlement;
+use crate::storage::settle::{Fate, Start};
+use crate::storage::writer::Queued;
+
+/// Effects are given up after so many counted tries: about three days with the default plan.
+const TRIES_MAX: u32 = 40;
+
+/// Runs jobs of one portal that go into one call.
+pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, group: Group, jobs: Vec<Queued>) {
+    match group {
+        Group::Commands => intake::run_with_cards(pipeline, queue, jobs).await,
+        Group::Effects | Group::Reconcile | Group::Sends => {
+            let QueueKey::Crm(portal_id) = queue else { return };
+            let ended = match run_effects(pipeline, portal_id, &jobs).await {
+                Ok(ended) => ended,
+                Err(error) => {
+                    tracing::warn!(%error, portal.id = %portal_id, "effects could not be run");
+                    jobs.iter().map(|queued| Ended::again(&queued.job, pipeline.clock.now().plus(Millis::seconds(1)))).collect()
+                }
+            };
+            settle(pipeline, queue, jobs, ended).await;
+        }
+    }
+}
+
+/// How one job ended.
+struct Ended {
+    settlement: Option<EffectSettlement>,
+    again: Option<(JobState, Timestamp, u32)>,
+    error: Option<CrmError>,
+}
+
+impl Ended {
+    fn done(job: &Job, revision: i64) -> Self {
+        let settlement =
+            EffectSettlement { job: job.id.clone(), revision, fate: Fate::Done, comment: None, replied: None };
+        Self { settlement: Some(settlement), again: None, error: None }
+    }
+
+    /// Nothing was tried; later, without a trace.
+    fn again(job: &Job, due: Timestamp) -> Self {
+        Self { settlement: None, again: Some((job.state, due, job.tries)), error: None }
+    }
+}
+
+async fn settle(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>, ended: Vec<Ended>) {
+    let settlements: Vec<EffectSettlement> = ended.iter().filter_map(|end| end.settlement.clone()).collect();
+    let mut wait = Millis(100);
+    while !settlements.is_empty() {
+        match pipeline.storage.settle_effects(settlements.clone()).await {
+            Ok(()) => break,
+            Err(StorageError::Unavailable(error)) => {
+                tracing::warn!(error, "how effects ended is not stored yet");
+                tokio::time::sleep(wait.to_duration()).await;
+                wait = Millis((wait.0 * 2).min(5_000));
+            }
+            Err(error) => {
+                tracing::error!(%error, "how effects ended could not be stored");
+                break;
+            }
+        }
+    }
+    hold_if_all_wait(pipeline, queue, &ended);
+    if let Some(error) = ended.iter().filter_map(|end| end.error.as_ref()).find(|e| e.portal != PortalTrouble::None) {
+        note_trouble(pipeline, queue, error).await;
+    }
+    for (queued, end) in jobs.into_iter().zip(ended) {
+        let (lane, id) = (queued.job.lane.clone(), queued.job.id.clone());
+        let again = end.again.map(|(state, due, tries)| {
+            let mut next = queued;
+            next.job.state = state;
+            next.job.due = due;
+            next.job.tries = tries;
+            next
+        });
+        pipeline.scheduler.finished(Finished { queue: queue.clone(), lane, id, again });
+    }
+}
+
+/// When the whole call failed for a passing reason, the portal as a whole waits, not each effect by itself.
+fn hold_if_all_wait(pipeline: &Pipeline, queue: &QueueKey, ended: &[Ended]) {
+    let passing = |end: &Ended| {
+        end.error.as_ref().is_some_and(|error| {
+            matches!(error.class, FailureClass::Throttled | FailureClass::Unavailable | FailureClass::Indeterminate)
+        })
+    };
+    if !ended.is_empty() && ended.iter().all(passing) {
+        if let Some(due) = ended.iter().filter_map(|end| end.again).map(|(_, due, _)| due).min() {
+            pipeline.scheduler.hold(queue.clone(), Hold::Until(due));
+        }
+    }
+}
+
+/// What a failed call means for the portal as a whole.
+pub(super) async fn note_trouble(pipeline: &Pipeline, queue: &QueueKey, error: &CrmError) {
+    let QueueKey::Crm(portal) = queue else { return };
+    let state = match error.portal {
+        PortalTrouble::None => return,
+        PortalTrouble::NeedsAuth => PortalState::NeedsAuth,
+        PortalTrouble::Blocked => PortalState::Blocked,
+        PortalTrouble::Uninstalled => PortalState::Uninstalled,
+    };
+    tracing::error!(portal.id = %portal, code = %error.code, state = state.code(), "the portal needs its administrator");
+    if let Err(error) = pipeline.storage.set_portal_state(portal, state, &error.to_string()).await {
+        tracing::error!(%error, "the portal's state could not be stored");
+    }
+    pipeline.scheduler.hold(queue.clone(), Hold::Paused);
+}
+
+async fn run_effects(
+    pipeline: &Arc<Pipeline>,
+    portal_id: &PortalId,
+    jobs: &[Queued],
+) -> Result<Vec<Ended>, StorageError> {
+    let gone = || StorageError::Broken(format!("portal {portal_id} or its CRM is gone"));
+    let known = pipeline.storage.portal(portal_id).await?.ok_or_else(gone)?;
+    let crm = Arc::clone(pipeline.crm(known.portal.crm).ok_or_else(gone)?);
+    if jobs.iter().all(|queued| queued.job.kind == JobKind::Reconcile) {
+        let mut ended = Vec::new();
+        for queued in jobs {
+            ended.push(reconcile(pipeline, &crm, &known.portal, &queued.job).await?);
+        }
+        return Ok(ended);
+    }
+    let batch = Batch::load(pipeline, jobs).await?;
+    let effects: Vec<Option<CrmEffect>> = {
+        let mut effects = Vec::with_capacity(jobs.len());
+        for queued in jobs {
+            effects.push(batch.effect(pipeline, &queued.job).await?);
+        }
+        effects
+    };
+    let begun = begin_comments(pipeline, jobs, &effects).await?;
+    let ready: Vec<CrmEffect> = effects
+        .iter()
+        .zip(jobs)
+        .filter_map(|(effect, queued)| effect.clone().filter(|_| begun(&queued.job)))
+        .collect();
+    let mut answers = if ready.is_empty() { Vec::new() } else { crm.apply(&known.portal, &ready).await }.into_iter();
+    let now = pipeline.clock.now();
+    Ok(jobs
+        .iter()
+        .zip(effects)
+        .map(|(queued, effect)| {
+            let job = &queued.job;
+            let revision = batch.revision(job);
+            match effect {
+                None => Ended::done(job, revision),
+                Some(_) if !begun(job) => Ended::again(job, now.plus(Millis::seconds(1))),
+                Some(effect) => match answers.next() {
+                    Some(Ok(applied)) => succeeded(pipeline, job, revision, &effect, applied, now),
+                    Some(Err(error)) => failed(pipeline, job, revision, &effect, error, now),
+                    None => Ended::again(job, now.plus(Millis::seconds(1))),
+                },
+            }
+        })
+        .collect())
+}
+
+/// Adding a comment must not be done twice, so it is marked as begun first.
+async fn begin_comments(
+    pipeline: &Pipeline,
+    jobs: &[Queued],
+    effects: &[Option<CrmEffect>],
+) -> Result<impl Fn(&Job) -> bool + use<>, StorageError> {
+    let adds: Vec<String> = jobs
+        .iter()
+        .zip(effects)
+        .filter(|(_, effect)| matches!(effect, Some(CrmEffect::Comment(comment)) if comment.existing.is_none()))
+        .map(|(queued, _)| queued.job.id.clone())
+        .collect();
+    let begun = if adds.is_empty() {
+        std::collections::HashSet::new()
+    } else {
+        let start = Start { jobs: adds.clone(), by: pipeline.worker.to_string(), again: true };
+        pipeline.storage.start(start).await?
+    };
+    let refused: std::collections::HashSet<String> = adds.into_iter().filter(|id| !begun.contains(id)).collect();
+    Ok(move |job: &Job| !refused.contains(&job.id))
+}
+
+fn succeeded(
+    pipeline: &Pipeline,
+    job: &Job,
+    revision: i64,
+    effect: &CrmEffect,
+    applied: Applied,
+    now: Timestamp,
+) -> Ended {
+    crate::telemetry::effect(job.kind.code(), "ok");
+    let mut ended = Ended::done(job, revision);
+    let Some(settlement) = &mut ended.settlement else { return ended };
+    match (effect, applied) {
+        (CrmEffect::Comment(comment), Applied::Comment(id)) => {
+            settlement.comment = Some((comment.view.message.clone(), id));
+        }
+        (CrmEffect::Comment(_), Applied::Done) => {}
+        (CrmEffect::Reply(_), Applied::Comment(_) | Applied::Done) => {
+            settlement.replied = job.command();
+            let repeat = pipeline.settings.repeat_reply;
+            if repeat.0 > 0 && job.tries == 0 {
+                let due = now.plus(repeat);
+                settlement.fate = Fate::Keep { state: JobState::Ready, due, tries: 1, reason: None };
+                ended.again = Some((JobState::Ready, due, 1));
+            }
+        }
+    }
+    ended
+}
+
+fn failed(
+    pipeline: &Pipeline,
+    job: &Job,
+    revision: i64,
+    effect: &CrmEffect,
+    error: CrmError,
+    now: Timestamp,
+) -> Ended {
+    crate::telemetry::effect(job.kind.code(), error.class.code());
+    tracing::info!(
+        job.id = %job.id, job.attempt = job.tries + 1, outcome = error.class.code(), vendor.code = %error.code,
+        "effect not taken"
+    );
+    let adds = matches!(effect, CrmEffect::Comment(comment) if comment.existing.is_none());
+    let keep = |state, due, tries, reason: Option<String>| EffectSettlement {
+        job: job.id.clone(),
+        revision,
+        fate: Fate::Keep { state, due, tries, reason },
+        comment: None,
+        replied: None,
+    };
+    // An unclear answer to something repeatable is simply repeated; an unclear comment is looked for first.
+    let unclear = error.class == FailureClass::Indeterminate;
+    let class = if unclear { FailureClass::Unavailable } else { error.class };
+    let plan = &pipeline.settings.retries;
+    let decision = decide(plan, class, error.retry_after, job.tries, None, now, seed_of(&job.id));
+    let (settlement, again) = match decision {
+        Decision::Again { due, counts } if job.tries < TRIES_MAX => {
+            let state = if unclear && adds { JobState::Unclear } else { JobState::Ready };
+            let tries = job.tries + u32::from(counts);
+            (keep(state, due, tries, None), Some((state, due, tries)))
+        }
+        Decision::Pause => (keep(JobState::Ready, now, job.tries, None), Some((JobState::Ready, now, job.tries))),
+        Decision::Settle | Decision::Expire | Decision::Unclear | Decision::Again { .. } => {
+            (keep(JobState::Dead, now, job.tries, Some(error.to_string())), None)
+        }
+    };
+    Ended { settlement: Some(settlement), again, error: Some(error) }
+}
+
+async fn reconcile(
+    pipeline: &Pipeline,
+    crm: &Arc<dyn Crm>,
+    portal: &Portal,
+    job: &Job,
+) -> Result<Ended, StorageError> {
+    let revision = pipeline.storage.jobs_now(std::slice::from_ref(&job.id)).await?.first().map_or(job.revision, |now| now.revision);
+    let lines = pipeline.storage.lines_of_portal(&portal.id).await?;
+    let lines: Vec<(String, String)> = lines.iter().map(|line| (line.id.to_string(), line.name.clone())).collect();
+    let now = pipeline.clock.now();
+    Ok(match crm.reconcile(portal, &lines).await {
+        Ok(()) => Ended::done(job, revision),
+        Err(error) => {
+            tracing::warn!(%error, portal.id = %portal.id, "registrations could not be compared");
+            let nothing = CrmEffect::Reply(Box::new(ReplyEffect {
+                token: crate::domain::ids::ReplyToken(String::new()),
+                result: ActionResult::default(),
+            }));
+            failed(pipeline, job, revision, &nothing, error, now)
+        }
+    })
+}
+
+/// What the effects of one call are made of.
+struct Batch {
+    jobs: HashMap<String, Job>,
+    messages: HashMap<MessageId, MessageRecord>,
+    commands: HashMap<CommandId, StoredCommand>,
+    of_command: HashMap<CommandId, Vec<MessageRecord>>,
+}
+
+impl Batch {
+    /// Reads the jobs before the messages: a request that comes between finds a larger revision and is run again.
+    async fn load(pipeline: &Pipeline, jobs: &[Queued]) -> Result<Self, StorageError> {
+        let ids: Vec<String> = jobs.iter().map(|queued| queued.job.id.clone()).collect();
+        let of_kind = |kind: JobKind| jobs.iter().map(|queued| &queued.job).filter(move |job| job.kind == kind);
+        let messages: Vec<MessageId> = of_kind(JobKind::Comment).filter_map(Job::message).collect();
+        let commands: Vec<CommandId> = of_kind(JobKind::Reply).filter_map(Job::command).collect();
+        let now = pipeline.storage.jobs_now(&ids).await?;
+        let records = pipeline.storage.load_messages(&messages).await?;
+        Ok(Self {
+            jobs: now.into_iter().map(|job| (job.id.clone(), job)).collect(),
+            messages: records.into_iter().map(|record| (record.id.clone(), record)).collect(),
+            commands: pipeline.storage.load_commands(&commands).await?,
+            of_command: pipeline.storage.messages_of_commands(&commands).await?,
+        })
+    }
+
+    fn revision(&self, job: &Job) -> i64 {
+        self.jobs.get(&job.id).map_or(job.revision, |now| now.revision)
+    }
+
+    /// What to tell the CRM for a job; `None` when there is nothing to tell any more.
+    async fn effect(&self, pipeline: &Pipeline, job: &Job) -> Result<Option<CrmEffect>, StorageError> {
+        let Some(now) = self.jobs.get(&job.id) else { return Ok(None) };
+        match job.kind {
+            JobKind::Comment => {
+                let Some(record) = job.message().and_then(|id| self.messages.get(&id)) else { return Ok(None) };
+                let Some(card) = record.card else { return Ok(None) };
+                let maybe_written = record.comment.is_none()
+                    && (matches!(job.state, JobState::Unclear | JobState::Started) || now.state != JobState::Ready);
+                let view = view(pipeline, record).await?;
+                let effect = CommentEffect { card, existing: record.comment.clone(), maybe_written, view };
+                Ok(Some(CrmEffect::Comment(Box::new(effect))))
+            }
+            JobKind::Reply => {
+                let Some(id) = job.command() else { return Ok(None) };
+                let Some(stored) = self.commands.get(&id) else { return Ok(None) };
+                let Ok(command) = &stored.command else { return Ok(None) };
+                let Some(reply) = &command.reply else { return Ok(None) };
+                let messages = self.of_command.get(&id).map_or(&[][..], Vec::as_slice);
+                let result = result(command, messages, stored.in_time);
+                Ok(Some(CrmEffect::Reply(Box::new(ReplyEffect { token: reply.token.clone(), result }))))
+            }
+            JobKind::Command | JobKind::Send | JobKind::Reconcile => Ok(None),
+        }
+    }
+}
+
+async fn view(pipeline: &Pipeline, record: &MessageRecord) -> Result<CommentView, StorageError> {
+    let channel = match &record.channel {
+        Some(id) => pipeline.storage.find_channel(id).await?,
+        None => None,
+    };
+    let messenger = channel.as_ref().and_then(|channel| pipeline.provider_of(channel)).map(|p| p.spec().messenger);
+    let template = match (&record.draft.content, &record.draft.fallback) {
+        (Content::Template(call), _) => Some(call.template.label()),
+        (Content::Text { .. } | Content::Media { .. }, Some(call)) if record.used_fallback => Some(call.template.label()),
+        (Content::Text { .. } | Content::Media { .. }, Some(_) | None) => None,
+    };
+    Ok(CommentView {
+        message: record.id.clone(),
+        messenger,
+        channel: channel.map(|channel| channel.name.clone()).unwrap_or_default(),
+        peer: record.peer.clone(),
+        excerpt: record.draft.content.excerpt(),
+        template,
+        state: record.state,
+        at: since(record),
+        failure: record.failure.clone(),
+        vendor_code: record.vendor_code.clone(),
+        responsible: record.responsible.clone(),
+    })
+}
+
+/// Since when a message is in its state.
+fn since(record: &MessageRecord) -> Timestamp {
+    let times = &record.times;
+    let at = match record.state {
+        MessageState::Queued | MessageState::Undecided => None,
+        MessageState::Accepted => times.accepted,
+        MessageState::Sent => times.sent,
+        MessageState::Delivered => times.delivered,
+        MessageState::Read => times.read,
+        MessageState::Failed | MessageState::Cancelled => times.failed,
+    };
+    at.unwrap_or(times.created)
+}
+
+/// The result of a command as its messages stand.
+fn result(command: &Command, messages: &[MessageRecord], in_time: bool) -> ActionResult {
+    let waited_for = command.reply.as_ref().map_or(MessageState::Accepted, |reply| reply.wait.state());
+    let mut recipients: Vec<RecipientResult> = Vec::new();
+    for record in messages {
+        let outcome = outcome_of(record, waited_for);
+        match recipients.iter_mut().find(|known| known.chat_id == record.peer) {
+            // Several messages to one person are one result: the first failure counts.
+            Some(known) if known.outcome.is_ok() => known.outcome = outcome,
+            Some(_) => {}
+            None => recipients.push(RecipientResult { chat_id: record.peer.clone(), outcome }),
+        }
+    }
+    let delivered: Option<Vec<Timestamp>> =
+        messages.iter().map(|record| record.times.delivered.or(record.times.read)).collect();
+    ActionResult {
+        error: recipients.iter().find_map(|recipient| recipient.outcome.as_ref().err()).map(|failure| failure.code),
+        recipients,
+        in_time,
+        message_ids: messages.iter().filter_map(|record| record.provider_id.clone()).collect(),
+        delivered_at: delivered.and_then(|times| times.into_iter().max()),
+    }
+}
+
+/// Success is: taken by the provider and not failed. What was waited for longer and did not come says so.
+fn outcome_of(record: &MessageRecord, waited_for: MessageState) -> Result<(), Failure> {
+    match record.state {
+        MessageState::Failed | MessageState::Cancelled => {
+            Err(record.failure.clone().unwrap_or_else(|| Failure::new(ErrorCode::Cancelled)))
+        }
+        MessageState::Undecided => Err(Failure::new(ErrorCode::Undecided)),
+        MessageState::Queued => {
+            Err(record.failure.clone().unwrap_or_else(|| Failure::new(ErrorCode::StillQueued)))
+        }
+        MessageState::Accepted | MessageState::Sent | MessageState::Delivered | MessageState::Read => {
+            if record.state.rank() >= waited_for.rank() {
+                Ok(())
+            } else {
+                Err(Failure::with(ErrorCode::NotConfirmed, record.state.code()))
+            }
+        }
+    }
+}
