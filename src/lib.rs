@@ -30,3 +30,4 @@ pub mod domain;
 pub mod i18n;
 pub mod outbound;
 pub mod providers;
+pub mod webhook_auth;
