@@ -28,6 +28,7 @@
 pub mod crm;
 pub mod domain;
 pub mod i18n;
+pub mod numbers;
 pub mod outbound;
 pub mod providers;
 pub mod webhook_auth;
