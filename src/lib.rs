@@ -27,7 +27,12 @@
 
 pub mod crm;
 pub mod domain;
+pub mod http;
 pub mod i18n;
+pub mod numbers;
 pub mod outbound;
+pub mod pipeline;
 pub mod providers;
 pub mod storage;
+pub mod telemetry;
+pub mod webhook_auth;

@@ -3,6 +3,11 @@
 //! Invariants: providers never see the storage, the pipeline or a CRM; every file here is in the registry; an ability
 //! that a vendor lacks is absent (`None`), never present and pretending.
 
+pub mod whatsapp_cloud;
+
+#[cfg(test)]
+mod contract;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -95,7 +100,7 @@ pub struct ResolvedSettings {
 }
 
 /// Every provider there is.
-pub static REGISTRY: &[&Entry] = &[];
+pub static REGISTRY: &[&Entry] = &[&whatsapp_cloud::ENTRY];
 
 /// Finds an entry by its id.
 #[must_use]

@@ -46,6 +46,9 @@ pub struct InboundMessage {
     pub name: String,
     /// When, by the vendor's clock.
     pub at: Timestamp,
+    /// True when the person wrote it themselves, so that it opens the service window; false for the messenger's own
+    /// notices ("changed their number").
+    pub opens_window: bool,
     /// What they sent.
     pub content: InboundContent,
 }

@@ -112,8 +112,7 @@ async fn load(
 /// When each person last wrote; only asked for what needs an open window.
 async fn windows(pipeline: &Pipeline, channel: &Channel, messages: &Messages) -> HashMap<String, Timestamp> {
     let needing = messages.values().filter(|record| record.draft.content.needs_window());
-    let people: Vec<(String, String)> =
-        needing.map(|record| (channel.id.to_string(), record.peer.clone())).collect();
+    let people: Vec<(String, String)> = needing.map(|record| (channel.id.to_string(), record.peer.clone())).collect();
     match pipeline.storage.last_inbound(&people).await {
         Ok(found) => found.into_iter().map(|((_, peer), at)| (peer, at)).collect(),
         Err(error) => {
@@ -126,10 +125,10 @@ async fn windows(pipeline: &Pipeline, channel: &Channel, messages: &Messages) ->
 
 /// How a message's job fails before anything was sent.
 fn failed(queued: &Queued, now: Timestamp, failure: Failure) -> Settlement {
-    let news = queued.job.message().map(|id| MessageNews {
-        failure: Some(failure),
-        ..MessageNews::new(id, MessageState::Failed, now)
-    });
+    let news = queued
+        .job
+        .message()
+        .map(|id| MessageNews { failure: Some(failure), ..MessageNews::new(id, MessageState::Failed, now) });
     Settlement { job: queued.job.id.clone(), fate: Fate::Done, news, attempt: None }
 }
 
@@ -327,9 +326,13 @@ impl Runs<'_> {
         let now = self.now();
         let job = &queued.job;
         let plan = &self.pipeline.settings.retries;
-        let decision =
-            decide(plan, error.class, error.retry_after, job.tries, job.not_after, now, seed_of(&job.id));
-        let keep = |state, due, tries, reason: Option<&str>| Fate::Keep { state, due, tries, reason: reason.map(str::to_owned) };
+        let decision = decide(plan, error.class, error.retry_after, job.tries, job.not_after, now, seed_of(&job.id));
+        let keep = |state, due, tries, reason: Option<&str>| Fate::Keep {
+            state,
+            due,
+            tries,
+            reason: reason.map(str::to_owned),
+        };
         let told = |state: MessageState, failure: Failure| {
             job.message().map(|id| MessageNews {
                 failure: Some(failure),
@@ -348,7 +351,8 @@ impl Runs<'_> {
                     self.pipeline.scheduler.hold(self.queue.clone(), Hold::Until(due));
                 }
                 let tries = job.tries + u32::from(counts);
-                let late = (counts && tries == LATE_TRY).then(|| told(MessageState::Queued, error.failure.clone())).flatten();
+                let late =
+                    (counts && tries == LATE_TRY).then(|| told(MessageState::Queued, error.failure.clone())).flatten();
                 (keep(JobState::Ready, due, tries, None), late)
             }
             Decision::Expire => {
@@ -403,7 +407,8 @@ impl Runs<'_> {
         let started = job.started.unwrap_or(now);
         let waited = now.since(started);
         let settlement = |fate, news| Settlement { job: job.id.clone(), fate, news, attempt: None };
-        let keep = |state, due, reason: &str| Fate::Keep { state, due, tries: job.tries, reason: Some(reason.to_owned()) };
+        let keep =
+            |state, due, reason: &str| Fate::Keep { state, due, tries: job.tries, reason: Some(reason.to_owned()) };
         if record.state != MessageState::Queued && record.state != MessageState::Undecided {
             self.settle(&queued, settlement(Fate::Done, None)).await;
             return;
@@ -467,7 +472,8 @@ impl Runs<'_> {
 /// Too late: the message fails and its job becomes a dead letter that a person may redrive.
 fn expired(queued: &Queued, now: Timestamp, last_error: &str) -> Settlement {
     let failure = Failure::with(ErrorCode::Expired, last_error);
-    let reason = if last_error.is_empty() { "not sent in time".to_owned() } else { format!("not sent in time: {last_error}") };
+    let reason =
+        if last_error.is_empty() { "not sent in time".to_owned() } else { format!("not sent in time: {last_error}") };
     let fate = Fate::Keep { state: JobState::Dead, due: now, tries: queued.job.tries, reason: Some(reason) };
     Settlement { fate, ..failed(queued, now, failure) }
 }

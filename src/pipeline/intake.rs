@@ -62,13 +62,12 @@ pub(super) async fn run_with_cards(pipeline: &Arc<Pipeline>, queue: &QueueKey, j
 }
 
 /// Puts the command beside each job; jobs whose command cannot be read are buried.
-async fn with_commands(
-    pipeline: &Arc<Pipeline>,
-    queue: &QueueKey,
-    jobs: Vec<Queued>,
-) -> Vec<(Queued, Arc<Command>)> {
-    let missing: Vec<CommandId> =
-        jobs.iter().filter(|queued| matches!(queued.work, Work::Stored)).filter_map(|queued| queued.job.command()).collect();
+async fn with_commands(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>) -> Vec<(Queued, Arc<Command>)> {
+    let missing: Vec<CommandId> = jobs
+        .iter()
+        .filter(|queued| matches!(queued.work, Work::Stored))
+        .filter_map(|queued| queued.job.command())
+        .collect();
     let stored = match pipeline.storage.load_commands(&missing).await {
         Ok(stored) => stored,
         Err(error) => {
@@ -152,7 +151,13 @@ async fn people_of(
 }
 
 /// The CRM did not give the card: later if that may help, otherwise the command fails in words.
-async fn card_unreadable(pipeline: &Arc<Pipeline>, queue: &QueueKey, queued: Queued, command: &Command, error: CrmError) {
+async fn card_unreadable(
+    pipeline: &Arc<Pipeline>,
+    queue: &QueueKey,
+    queued: Queued,
+    command: &Command,
+    error: CrmError,
+) {
     super::report::note_trouble(pipeline, queue, &error).await;
     let now = pipeline.clock.now();
     let plan = &pipeline.settings.retries;
@@ -401,7 +406,10 @@ fn contents_of(send: &SendMessage, capabilities: &Capabilities) -> Result<Vec<Co
             caption.clear();
         }
         if caption.chars().count() > capabilities.caption_max {
-            return Err(Failure::with(ErrorCode::TooLong, format!("{} / {}", caption.chars().count(), capabilities.caption_max)));
+            return Err(Failure::with(
+                ErrorCode::TooLong,
+                format!("{} / {}", caption.chars().count(), capabilities.caption_max),
+            ));
         }
         files.push(Content::Media { media, filename: file_name(link), link: link.clone(), caption });
     }

@@ -88,9 +88,7 @@ pub(super) async fn prepare(
             caption: caption.clone(),
             filename: filename.clone(),
         },
-        Content::Template(call) => {
-            OutboundContent::Template(fill(pipeline, channel, provider, call, now).await?)
-        }
+        Content::Template(call) => OutboundContent::Template(fill(pipeline, channel, provider, call, now).await?),
     };
     Ok(ready(content, false))
 }

@@ -40,7 +40,9 @@ pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, group: Group
                 Ok(ended) => ended,
                 Err(error) => {
                     tracing::warn!(%error, portal.id = %portal_id, "effects could not be run");
-                    jobs.iter().map(|queued| Ended::again(&queued.job, pipeline.clock.now().plus(Millis::seconds(1)))).collect()
+                    jobs.iter()
+                        .map(|queued| Ended::again(&queued.job, pipeline.clock.now().plus(Millis::seconds(1))))
+                        .collect()
                 }
             };
             settle(pipeline, queue, jobs, ended).await;
@@ -156,11 +158,8 @@ async fn run_effects(
         effects
     };
     let begun = begin_comments(pipeline, jobs, &effects).await?;
-    let ready: Vec<CrmEffect> = effects
-        .iter()
-        .zip(jobs)
-        .filter_map(|(effect, queued)| effect.clone().filter(|_| begun(&queued.job)))
-        .collect();
+    let ready: Vec<CrmEffect> =
+        effects.iter().zip(jobs).filter_map(|(effect, queued)| effect.clone().filter(|_| begun(&queued.job))).collect();
     let mut answers = if ready.is_empty() { Vec::new() } else { crm.apply(&known.portal, &ready).await }.into_iter();
     let now = pipeline.clock.now();
     Ok(jobs
@@ -233,14 +232,7 @@ fn succeeded(
     ended
 }
 
-fn failed(
-    pipeline: &Pipeline,
-    job: &Job,
-    revision: i64,
-    effect: &CrmEffect,
-    error: CrmError,
-    now: Timestamp,
-) -> Ended {
+fn failed(pipeline: &Pipeline, job: &Job, revision: i64, effect: &CrmEffect, error: CrmError, now: Timestamp) -> Ended {
     crate::telemetry::effect(job.kind.code(), error.class.code());
     tracing::info!(
         job.id = %job.id, job.attempt = job.tries + 1, outcome = error.class.code(), vendor.code = %error.code,
@@ -273,13 +265,13 @@ fn failed(
     Ended { settlement: Some(settlement), again, error: Some(error) }
 }
 
-async fn reconcile(
-    pipeline: &Pipeline,
-    crm: &Arc<dyn Crm>,
-    portal: &Portal,
-    job: &Job,
-) -> Result<Ended, StorageError> {
-    let revision = pipeline.storage.jobs_now(std::slice::from_ref(&job.id)).await?.first().map_or(job.revision, |now| now.revision);
+async fn reconcile(pipeline: &Pipeline, crm: &Arc<dyn Crm>, portal: &Portal, job: &Job) -> Result<Ended, StorageError> {
+    let revision = pipeline
+        .storage
+        .jobs_now(std::slice::from_ref(&job.id))
+        .await?
+        .first()
+        .map_or(job.revision, |now| now.revision);
     let lines = pipeline.storage.lines_of_portal(&portal.id).await?;
     let lines: Vec<(String, String)> = lines.iter().map(|line| (line.id.to_string(), line.name.clone())).collect();
     let now = pipeline.clock.now();
@@ -360,7 +352,9 @@ async fn view(pipeline: &Pipeline, record: &MessageRecord) -> Result<CommentView
     let messenger = channel.as_ref().and_then(|channel| pipeline.provider_of(channel)).map(|p| p.spec().messenger);
     let template = match (&record.draft.content, &record.draft.fallback) {
         (Content::Template(call), _) => Some(call.template.label()),
-        (Content::Text { .. } | Content::Media { .. }, Some(call)) if record.used_fallback => Some(call.template.label()),
+        (Content::Text { .. } | Content::Media { .. }, Some(call)) if record.used_fallback => {
+            Some(call.template.label())
+        }
         (Content::Text { .. } | Content::Media { .. }, Some(_) | None) => None,
     };
     Ok(CommentView {
@@ -423,9 +417,7 @@ fn outcome_of(record: &MessageRecord, waited_for: MessageState) -> Result<(), Fa
             Err(record.failure.clone().unwrap_or_else(|| Failure::new(ErrorCode::Cancelled)))
         }
         MessageState::Undecided => Err(Failure::new(ErrorCode::Undecided)),
-        MessageState::Queued => {
-            Err(record.failure.clone().unwrap_or_else(|| Failure::new(ErrorCode::StillQueued)))
-        }
+        MessageState::Queued => Err(record.failure.clone().unwrap_or_else(|| Failure::new(ErrorCode::StillQueued))),
         MessageState::Accepted | MessageState::Sent | MessageState::Delivered | MessageState::Read => {
             if record.state.rank() >= waited_for.rank() {
                 Ok(())

@@ -579,7 +579,8 @@ impl Scheduler {
             let state = match &key {
                 QueueKey::Channel(id) => match pipeline.storage.find_channel(id).await {
                     Ok(Some(channel)) => {
-                        let documented = pipeline.provider_of(&channel).map(|p| p.spec().capabilities.messages_per_second);
+                        let documented =
+                            pipeline.provider_of(&channel).map(|p| p.spec().capabilities.messages_per_second);
                         WorkState {
                             paused: matches!(channel.state, ChannelState::Paused(_)),
                             pace: channel.settings.messages_per_second.or(documented),

@@ -1,3 +1,229 @@
-//! WhatsApp.
-use crate::providers::Entry;
-pub static ENTRY: Entry = todo!();
+//! WhatsApp Business Platform, Cloud API of Meta, version v24.0.
+//!
+//! Facts that shape this adapter: there is no idempotency key, so a repeated request is a second message; a 200 means
+//! "accepted for processing" and nothing more; most refusals come later by webhook; a status echoes the text we put in
+//! `biz_opaque_callback_data`, which settles sends whose answer never came.
+//!
+//! Sources: Meta, WhatsApp Business Platform documentation ("Cloud API", "Messages", "Error codes", "Webhooks",
+//! "Templates", "Throughput", "Rate limits", "Business-scoped user IDs") and the published OpenAPI description of the
+//! business messaging API v23.0; read 2026-11.
+
+mod errors;
+mod templates;
+mod webhook;
+mod wire;
+
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::domain::capability::{
+    Capabilities, CredentialField, Handshake, MediaKind, PeerPace, ProviderSpec, UnclearRule, WebhookAuth,
+};
+use crate::domain::channel::{Channel, Messenger};
+use crate::domain::event::ProviderEvent;
+use crate::domain::ids::ProviderMessageId;
+use crate::domain::message::OutboundMessage;
+use crate::domain::outcome::{Accepted, ErrorCode, Failure, FailureClass, SendError};
+use crate::domain::template::TemplateDef;
+use crate::domain::time::Millis;
+use crate::outbound::{Answer, Call, Outbound};
+
+use super::{Entry, Provider, ProviderSettings, ResolvedSettings, Templates, WebhookError};
+use errors::{Secrets, of_answer, of_call, of_reading, refusal};
+
+const PHONE_NUMBER_ID: &str = "phone_number_id";
+const WABA_ID: &str = "waba_id";
+const ACCESS_TOKEN: &str = "access_token";
+const APP_SECRET: &str = "app_secret";
+const VERIFY_TOKEN: &str = "verify_token";
+
+/// Everything that is fixed about this provider. Texts are counted in Unicode characters.
+pub static SPEC: ProviderSpec = ProviderSpec {
+    id: "whatsapp_cloud",
+    title: "WhatsApp Cloud API",
+    messenger: Messenger::Whatsapp,
+    capabilities: Capabilities {
+        // "Text messages": body 1 to 4096. Longer is refused with 100 or 131009.
+        text_max: 4096,
+        // "Image / Video / Document messages": caption up to 1024. "Audio messages" and "Sticker messages": none.
+        caption_max: 1024,
+        captions: &[MediaKind::Image, MediaKind::Video, MediaKind::Document],
+        // "Media": the vendor fetches a public HTTPS address itself; an address it cannot fetch fails by webhook.
+        media_by_link: &[MediaKind::Image, MediaKind::Video, MediaKind::Audio, MediaKind::Document],
+        templates: true,
+        // "Customer service windows": 24 hours from each message of the person.
+        service_window: Some(Millis::hours(24)),
+        // "Throughput": 80 messages a second for a number by default (20 for a number shared with the phone app).
+        messages_per_second: 80.0,
+        // "Rate limits", pair rate: one in 6 s to one person; 45 may be borrowed at once.
+        per_peer: Some(PeerPace { interval: Millis::seconds(6), burst: 45 }),
+    },
+    credentials: &[
+        CredentialField { name: PHONE_NUMBER_ID, required: true, secret: false },
+        // Without it templates cannot be looked up; texts and files are sent all the same.
+        CredentialField { name: WABA_ID, required: false, secret: false },
+        CredentialField { name: ACCESS_TOKEN, required: true, secret: true },
+        CredentialField { name: APP_SECRET, required: true, secret: true },
+        CredentialField { name: VERIFY_TOKEN, required: true, secret: true },
+    ],
+    webhook_auth: WebhookAuth::HmacSha256 { header: "X-Hub-Signature-256", prefix: "sha256=", credential: APP_SECRET },
+    handshake: Some(Handshake::HubChallenge { credential: VERIFY_TOKEN }),
+    // A status usually follows within seconds; webhooks are repeated for days, but a person cannot wait for days.
+    unclear: UnclearRule { wait: Millis::seconds(60), give_up: Millis::minutes(10) },
+};
+
+/// How to make it.
+pub static ENTRY: Entry = Entry {
+    spec: &SPEC,
+    defaults: ProviderSettings { base_url: "https://graph.facebook.com", api_version: "v24.0" },
+    build: |outbound, settings| Arc::new(WhatsappCloud::new(outbound, &settings)),
+};
+
+/// Templates asked for in one call, the most the vendor gives.
+const PAGE_SIZE: usize = 100;
+/// Pages read of one look-up. A name has one entry per language, of which there are fewer than a hundred.
+const PAGES_MAX: usize = 5;
+
+struct WhatsappCloud {
+    outbound: Arc<Outbound>,
+    /// Base address with version, without a slash at the end.
+    root: String,
+}
+
+impl WhatsappCloud {
+    fn new(outbound: Arc<Outbound>, settings: &ResolvedSettings) -> Self {
+        let base = settings.base_url.trim_end_matches('/');
+        let version = settings.api_version.trim_matches('/');
+        let root = if version.is_empty() { base.to_owned() } else { format!("{base}/{version}") };
+        Self { outbound, root }
+    }
+
+    /// The address of an object named by a credential, with the token that opens it.
+    ///
+    /// Ids are digits; anything else is refused before it becomes part of an address.
+    fn object<'c>(&self, channel: &'c Channel, field: &str) -> Result<(String, &'c str), SendError> {
+        let unusable = |field: &str| {
+            refusal(FailureClass::Misconfigured, Failure::with(ErrorCode::Misconfigured, format!("{field} ?")))
+        };
+        let id = channel.credential(field).trim();
+        if id.is_empty() || !id.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(unusable(field));
+        }
+        let token = channel.credential(ACCESS_TOKEN).trim();
+        if token.is_empty() {
+            return Err(unusable(ACCESS_TOKEN));
+        }
+        Ok((format!("{}/{id}", self.root), token))
+    }
+
+    /// A call that changes nothing over there; the answer is the vendor's JSON.
+    async fn read(&self, channel: &Channel, url: String, token: &str) -> Result<Value, SendError> {
+        let secrets = Secrets::of(channel);
+        let answer = self.outbound.call(Call::get(url).bearer(token)).await;
+        let answer = answer.map_err(|e| of_reading(of_call(&e, &secrets)))?;
+        match success(&answer) {
+            Some(document) => Ok(document),
+            None => Err(of_reading(of_answer(&answer, &secrets))),
+        }
+    }
+}
+
+/// The document of a good answer; `None` when the vendor refuses, or it is no JSON object.
+fn success(answer: &Answer) -> Option<Value> {
+    if !(200..=299).contains(&answer.status) {
+        return None;
+    }
+    let document: Value = serde_json::from_slice(&answer.body).ok()?;
+    (document.is_object() && document.get("error").is_none()).then_some(document)
+}
+
+/// The query of one page of templates.
+fn template_query(name: &str, after: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("name", name);
+    query.append_pair("fields", "name,status,category,language,components,parameter_format");
+    query.append_pair("limit", &PAGE_SIZE.to_string());
+    if !after.is_empty() {
+        query.append_pair("after", after);
+    }
+    query.finish()
+}
+
+#[async_trait]
+impl Provider for WhatsappCloud {
+    fn spec(&self) -> &'static ProviderSpec {
+        &SPEC
+    }
+
+    async fn send(&self, channel: &Channel, message: &OutboundMessage) -> Result<Accepted, SendError> {
+        let secrets = Secrets::of(channel);
+        let (object, token) = self.object(channel, PHONE_NUMBER_ID)?;
+        let body = wire::body(message).map_err(|failure| refusal(FailureClass::Rejected, failure))?;
+        let call = Call::post_json(format!("{object}/messages"), body).bearer(token);
+        let answer = self.outbound.call(call).await.map_err(|e| of_call(&e, &secrets))?;
+        let id = success(&answer).and_then(|document| {
+            let id = document.pointer("/messages/0/id")?.as_str()?.trim();
+            (!id.is_empty()).then(|| ProviderMessageId(id.to_owned()))
+        });
+        match id {
+            Some(id) => Ok(Accepted { id }),
+            None => Err(of_answer(&answer, &secrets)),
+        }
+    }
+
+    fn parse(&self, channel: &Channel, body: &[u8]) -> Result<Vec<ProviderEvent>, WebhookError> {
+        webhook::read(channel, body)
+    }
+
+    async fn probe(&self, channel: &Channel) -> Result<String, SendError> {
+        let (object, token) = self.object(channel, PHONE_NUMBER_ID)?;
+        let url = format!("{object}?fields=display_phone_number,verified_name,quality_rating,status");
+        let number = self.read(channel, url, token).await?;
+        let part = |key: &str| number.get(key).and_then(Value::as_str).unwrap_or("?").to_owned();
+        let (name, phone) = (part("verified_name"), part("display_phone_number"));
+        Ok(format!("{name}, {phone}: {}, quality {}", part("status"), part("quality_rating")))
+    }
+
+    fn templates(&self) -> Option<&dyn Templates> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Templates for WhatsappCloud {
+    /// Looks a template up by name, page by page.
+    ///
+    /// The vendor's own name filter may match more than the name, so it is repeated here. Pages are followed by their
+    /// cursor and never by the `next` address, which an answer could point anywhere, and which carries the token.
+    ///
+    /// A channel without `waba_id` cannot look anything up; that refuses the message and does not pause the channel,
+    /// because its texts and files still go.
+    async fn find(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError> {
+        if channel.credential(WABA_ID).trim().is_empty() {
+            let failure = Failure::with(ErrorCode::TemplateNotFound, format!("{name}: {WABA_ID} ?"));
+            return Err(refusal(FailureClass::NotPermitted, failure));
+        }
+        let (object, token) = self.object(channel, WABA_ID)?;
+        let mut found = Vec::new();
+        let mut after = String::new();
+        for _ in 0..PAGES_MAX {
+            let url = format!("{object}/message_templates?{}", template_query(name, &after));
+            let page = self.read(channel, url, token).await?;
+            let entries = page.get("data").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            found.extend(entries.iter().filter_map(templates::read).filter(|def| def.id.name == name));
+            // The last page carries a cursor too, so the cursor alone does not say that there is more.
+            let more = page.pointer("/paging/next").is_some() || entries.len() >= PAGE_SIZE;
+            let cursor = page.pointer("/paging/cursors/after").and_then(Value::as_str).unwrap_or_default();
+            if !more || cursor.is_empty() || cursor == after {
+                break;
+            }
+            cursor.clone_into(&mut after);
+        }
+        Ok(found)
+    }
+}

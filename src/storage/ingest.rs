@@ -147,6 +147,9 @@ async fn store_inbound(tx: &mut Tx, now: Timestamp, ingests: &[&Ingest]) -> Resu
                 Some(at.0),
                 now.0,
             ]);
+            if !message.opens_window {
+                continue;
+            }
             let last = wrote.entry((ingest.channel.as_str(), &message.peer)).or_insert((&message.name, at));
             if at >= last.1 {
                 *last = (if message.name.is_empty() { last.0 } else { &message.name }, at);

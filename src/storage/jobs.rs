@@ -113,11 +113,7 @@ impl Storage {
     /// [`StorageError`].
     pub async fn dead_letters(&self, before: Timestamp, limit: u32) -> Result<Vec<DeadLetter>, StorageError> {
         let rows = self.db.rows(sql::JOBS_DEAD, args![before.0, i64::from(limit)]).await?;
-        rows.iter()
-            .map(|row| {
-                Ok(DeadLetter { job: read(row)?, died: Timestamp(row.int("changed_ms")?) })
-            })
-            .collect()
+        rows.iter().map(|row| Ok(DeadLetter { job: read(row)?, died: Timestamp(row.int("changed_ms")?) })).collect()
     }
 
     /// Lets a dead letter live again, under its old identity: the message keeps its id, so nothing is sent twice

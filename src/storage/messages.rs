@@ -142,7 +142,10 @@ pub(super) async fn move_up(
     news: &[&MessageNews],
     harvest: &mut Harvest,
 ) -> Result<(), StorageError> {
-    let merged = merge(news);
+    let (notes, news): (Vec<&MessageNews>, Vec<&MessageNews>) =
+        news.iter().partition(|item| item.state == MessageState::Queued);
+    note(tx, context, now, &notes, harvest).await?;
+    let merged = merge(&news);
     let rows = merged.values().map(|step| step.move_row(now)).collect();
     let mut moved = HashSet::new();
     let mut comments = Vec::new();
@@ -180,6 +183,30 @@ pub(super) async fn move_up(
     commands.sort_unstable();
     commands.dedup();
     progress::commands(tx, context, now, commands, harvest).await
+}
+
+/// Keeps with waiting messages why they wait, and lets their comments say so.
+async fn note(
+    tx: &mut Tx,
+    context: &Context,
+    now: Timestamp,
+    notes: &[&MessageNews],
+    harvest: &mut Harvest,
+) -> Result<(), StorageError> {
+    let row = |news: &&MessageNews| {
+        let failure = news.failure.as_ref()?;
+        Some(args![news.id.as_str(), failure.code.code(), failure.detail.as_str(), news.vendor_code.as_str(), now.0])
+    };
+    let mut targets = Vec::new();
+    for row in tx.batch_rows(sql::MESSAGES_NOTE, notes.iter().filter_map(row).collect()).await? {
+        if let (Some(portal), Some(card), true) =
+            (row.maybe_text("portal_id")?, row.maybe_text("card")?, row.flag("comments")?)
+        {
+            let message = MessageId::stored(row.text("id")?);
+            targets.push(CommentTarget { message, portal: PortalId::stored(portal), card });
+        }
+    }
+    progress::ask_comments(tx, context, now, targets.into_iter(), harvest).await
 }
 
 /// All news of one message in a batch: the highest step, and the time of each.

@@ -254,6 +254,12 @@ batches! {
             AND (v.channel_id IS NULL OR messages.channel_id = v.channel_id)
         RETURNING messages.id, messages.command_id, messages.portal_id, messages.card, messages.comments,
             messages.state, messages.accepted_ms";
+    /// Why messages still wait.
+    MESSAGES_NOTE[5, true] = "WITH v(id, error_code, error_detail, vendor_code, now_ms) AS (VALUES {rows})
+        UPDATE messages SET error_code = v.error_code, error_detail = v.error_detail, vendor_code = v.vendor_code,
+            changed_ms = v.now_ms
+        FROM v WHERE messages.id = v.id AND messages.rank = 0 AND messages.inbound = 0
+        RETURNING messages.id, messages.portal_id, messages.card, messages.comments";
     /// Late news: the times are kept, the state stays.
     MESSAGES_LATE[7, true] = "WITH v(id, channel_id, accepted_ms, sent_ms, delivered_ms, read_ms, provider_id) AS
             (VALUES {rows})
