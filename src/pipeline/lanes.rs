@@ -148,10 +148,10 @@ impl Lanes {
         if let Some(state) = self.lanes.get_mut(lane) {
             state.busy = false;
         }
-        match again {
-            Some(queued) => self.insert(queued, now),
-            None => self.place(lane, now),
+        if let Some(queued) = again {
+            self.insert(queued, now);
         }
+        self.place(lane, now);
     }
 
     /// A waiting job is over without having run here.
@@ -303,10 +303,10 @@ mod tests {
         let first = lanes.take(Group::Sends, 10, NOW);
         assert_eq!(seqs(&first), [1, 3]);
         assert!(lanes.take(Group::Sends, 10, NOW).is_empty());
-        lanes.finish("a", "", None, NOW);
+        lanes.finish("a", "send:msg_1", None, NOW);
         assert_eq!(seqs(&lanes.take(Group::Sends, 10, NOW)), [2]);
-        lanes.finish("a", "", None, NOW);
-        lanes.finish("b", "", None, NOW);
+        lanes.finish("a", "send:msg_2", None, NOW);
+        lanes.finish("b", "send:msg_3", None, NOW);
         assert!(lanes.is_idle());
     }
 
@@ -335,7 +335,7 @@ mod tests {
         lanes.push(job("a", 1, 0), NOW);
         lanes.finish("a", "send:msg_1", Some(taken.into_iter().next().unwrap()), NOW);
         assert_eq!(lanes.take(Group::Sends, 10, NOW).len(), 1);
-        lanes.finish("a", "", None, NOW);
+        lanes.finish("a", "send:msg_1", None, NOW);
         assert!(lanes.is_idle());
     }
 

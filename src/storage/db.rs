@@ -105,8 +105,8 @@ pub(super) use args;
 pub(super) struct Batch {
     /// Text with `{rows}` once.
     pub(super) text: &'static str,
-    /// Values per row.
-    pub(super) columns: usize,
+    /// One letter per value of a row: `t` text, `i` whole number.
+    pub(super) kinds: &'static str,
     /// True when a repeated row changes nothing, so that sizes can be rounded up (fewer texts to prepare).
     pub(super) repeatable: bool,
 }
@@ -418,7 +418,7 @@ pub(super) fn expanded(batch: Batch, rows: usize, dialect: Dialect) -> &'static 
         let mut place = 0;
         for row in 0..rows {
             list.push_str(if row == 0 { "(" } else { ", (" });
-            for column in 0..batch.columns {
+            for column in 0..batch.kinds.len() {
                 place += 1;
                 let comma = if column == 0 { "" } else { ", " };
                 match dialect {

@@ -1,0 +1,163 @@
+//! Portals, channels, workers: what is not on the hot path.
+
+use super::on_both;
+
+on_both! {
+    a_portal_is_installed_once_and_kept_up_to_date
+    tokens_are_sealed_replaced_and_dropped
+    an_uninstalled_portal_keeps_no_secret
+    a_channel_keeps_its_credentials_sealed
+    a_queue_has_one_owner
+    a_silent_worker_loses_its_queues
+    registrations_are_remembered
+}
+
+mod promises {
+    use super::super::World;
+    use super::super::things::{furnished, installation, pair};
+    use crate::crm::TokenStore;
+    use crate::domain::channel::ChannelState;
+    use crate::domain::ids::WorkerId;
+    use crate::domain::job::{Job, JobKind, QueueKey};
+    use crate::domain::portal::{CrmKind, PortalState};
+    use crate::domain::time::{Millis, Timestamp};
+    use crate::storage::db::Db;
+
+    pub(super) async fn a_portal_is_installed_once_and_kept_up_to_date(world: &World) {
+        let storage = &world.storage;
+        let first = storage.install_portal(&installation(), None).await.unwrap();
+        let mut renamed = installation();
+        renamed.domain = "new.example".into();
+        renamed.application_token = None;
+        let second = storage.install_portal(&renamed, None).await.unwrap();
+        assert_eq!((first.id.clone(), second.domain.as_str()), (second.id, "new.example"));
+        let known = storage.find_portal(CrmKind::Bitrix24, "main", "d41f", false).await.unwrap().unwrap();
+        assert_eq!(known.application_token.as_deref(), Some("app-token"), "a token not told again is kept");
+        assert!(storage.find_portal(CrmKind::Bitrix24, "other", "d41f", false).await.unwrap().is_none());
+        storage.set_portal_state(&first.id, PortalState::Blocked, "plan").await.unwrap();
+        assert_eq!(storage.portal(&first.id).await.unwrap().unwrap().portal.state, PortalState::Blocked);
+        assert_eq!(storage.list_portals(None, 10).await.unwrap().len(), 1);
+        assert!(storage.list_portals(Some(&first.id), 10).await.unwrap().is_empty());
+    }
+
+    pub(super) async fn tokens_are_sealed_replaced_and_dropped(world: &World) {
+        let storage = &world.storage;
+        let portal = storage.install_portal(&installation(), Some(&pair("1", "r1"))).await.unwrap().id;
+        storage.save_tokens(&portal, &pair("1", "r2")).await.unwrap();
+        let mut other = pair("2", "r3");
+        other.is_admin = false;
+        storage.save_tokens(&portal, &other).await.unwrap();
+        let tokens = storage.load_tokens(&portal).await.unwrap();
+        assert_eq!(tokens, [pair("1", "r2"), other.clone()]);
+        storage.drop_tokens(&portal, &pair("1", "r1")).await.unwrap();
+        assert_eq!(storage.load_tokens(&portal).await.unwrap().len(), 2, "a replaced pair is not dropped");
+        storage.drop_tokens(&portal, &pair("1", "r2")).await.unwrap();
+        assert_eq!(storage.load_tokens(&portal).await.unwrap(), [other]);
+        assert_secret_is_not_on_disk(world, "access-of-r2").await;
+    }
+
+    pub(super) async fn an_uninstalled_portal_keeps_no_secret(world: &World) {
+        let storage = &world.storage;
+        let portal = storage.install_portal(&installation(), Some(&pair("1", "r1"))).await.unwrap().id;
+        storage.uninstall_portal(&portal).await.unwrap();
+        let known = storage.portal(&portal).await.unwrap().unwrap();
+        assert_eq!((known.portal.state, known.application_token.clone()), (PortalState::Uninstalled, None));
+        assert!(storage.load_tokens(&portal).await.unwrap().is_empty());
+        let again = storage.install_portal(&installation(), None).await.unwrap();
+        assert_eq!((again.id, again.state), (portal, PortalState::Installed), "history survives a reinstallation");
+    }
+
+    pub(super) async fn a_channel_keeps_its_credentials_sealed(world: &World) {
+        let (portal, id) = furnished(world).await;
+        let channel = world.storage.find_channel(&id).await.unwrap().unwrap();
+        assert_eq!(channel.credential("access_token"), "top-secret");
+        assert_eq!(channel.credential("unknown"), "");
+        assert_secret_is_not_on_disk(world, "top-secret").await;
+        let paused = ChannelState::Paused("190".into());
+        world.storage.set_channel_state(&id, &paused).await.unwrap();
+        assert_eq!(world.storage.find_channel(&id).await.unwrap().unwrap().state, paused);
+        let lines = world.storage.lines_of_portal(&portal).await.unwrap();
+        assert_eq!(lines.len(), 1);
+        assert_eq!(world.storage.channels_of_line(&lines[0].id).await.unwrap().len(), 1);
+        assert!(world.storage.unbind_line(&portal, &lines[0].id).await.unwrap());
+        assert!(!world.storage.unbind_line(&portal, &lines[0].id).await.unwrap());
+        assert!(world.storage.lines_of_portal(&portal).await.unwrap().is_empty());
+    }
+
+    async fn assert_secret_is_not_on_disk(world: &World, secret: &str) {
+        if let Db::Sqlite { writer, .. } = &world.db {
+            let file = writer.connect_options().get_filename().to_path_buf();
+            for name in [file.clone(), file.with_extension("db-wal")] {
+                let bytes = std::fs::read(&name).unwrap_or_default();
+                assert!(!String::from_utf8_lossy(&bytes).contains(secret), "{}", name.display());
+            }
+        }
+    }
+
+    fn job(portal: &crate::domain::ids::PortalId) -> Job {
+        let queue = QueueKey::Crm(portal.clone());
+        Job::new(JobKind::Reconcile, portal.as_str(), queue, "reconcile".into(), "01".into(), Timestamp(1_000_000))
+    }
+
+    pub(super) async fn a_queue_has_one_owner(world: &World) {
+        let (portal, _) = furnished(world).await;
+        let storage = &world.storage;
+        let (one, two) = (WorkerId::new("1"), WorkerId::new("2"));
+        let lease = Millis::seconds(10);
+        storage.worker_beat(&one, false, lease).await.unwrap();
+        storage.worker_beat(&two, false, lease).await.unwrap();
+        storage.tell_queues(&[job(&portal)]).await.unwrap();
+        let queue = QueueKey::Crm(portal.clone());
+        assert_eq!(storage.queues_to_look_at(&one, false).await.unwrap(), [queue.clone()]);
+        assert!(storage.queue_take(&one, &queue).await.unwrap());
+        assert!(storage.queue_take(&one, &queue).await.unwrap(), "taking what is ours changes nothing");
+        assert!(!storage.queue_take(&two, &queue).await.unwrap());
+        assert!(storage.queues_to_look_at(&two, true).await.unwrap().is_empty());
+        storage.tell_queues(&[job(&portal)]).await.unwrap();
+        assert_eq!(storage.queues_to_look_at(&one, false).await.unwrap(), [queue.clone()], "news for the owner");
+        assert!(storage.queues_to_look_at(&two, true).await.unwrap().is_empty());
+        storage.queue_take(&one, &queue).await.unwrap();
+        storage.queue_release(&one, &queue, Some(Timestamp(1_000_500))).await.unwrap();
+        assert!(storage.queues_to_look_at(&two, false).await.unwrap().is_empty());
+        world.clock.set(1_000_600);
+        assert_eq!(storage.queues_to_look_at(&two, false).await.unwrap(), [queue.clone()]);
+        assert!(storage.queue_take(&two, &queue).await.unwrap());
+        storage.worker_leave(&two).await.unwrap();
+        assert_eq!(storage.queues_to_look_at(&one, false).await.unwrap(), [queue]);
+    }
+
+    pub(super) async fn a_silent_worker_loses_its_queues(world: &World) {
+        let (portal, _) = furnished(world).await;
+        let storage = &world.storage;
+        let (one, two) = (WorkerId::new("1"), WorkerId::new("2"));
+        storage.worker_beat(&one, false, Millis::seconds(10)).await.unwrap();
+        storage.worker_beat(&two, false, Millis::seconds(10)).await.unwrap();
+        let queue = QueueKey::Crm(portal.clone());
+        storage.tell_queues(&[job(&portal)]).await.unwrap();
+        storage.queue_take(&one, &queue).await.unwrap();
+        world.clock.set(1_011_000);
+        storage.worker_beat(&two, false, Millis::seconds(10)).await.unwrap();
+        assert_eq!(storage.queues_to_look_at(&two, true).await.unwrap(), [queue.clone()]);
+        assert!(storage.queue_take(&two, &queue).await.unwrap());
+        assert!(!storage.queue_take(&one, &queue).await.unwrap());
+        assert!(storage.queues_straggling(Millis::seconds(1)).await.unwrap().is_empty());
+        storage.ask_job(job(&portal)).await.unwrap();
+        assert_eq!(storage.queues_straggling(Millis::seconds(1)).await.unwrap(), [queue]);
+    }
+
+    pub(super) async fn registrations_are_remembered(world: &World) {
+        let storage = &world.storage;
+        let portal = storage.install_portal(&installation(), None).await.unwrap().id;
+        storage.save_registration(&portal, "robot:send_message", Some("f1")).await.unwrap();
+        storage.save_registration(&portal, "robot:send_message", Some("f2")).await.unwrap();
+        storage.save_registration(&portal, "event:ONAPPUPDATE", Some("f3")).await.unwrap();
+        storage.save_registration(&portal, "event:ONAPPUPDATE", None).await.unwrap();
+        let known = storage.load_registrations(&portal).await.unwrap();
+        assert_eq!(known, [("robot:send_message".to_owned(), "f2".to_owned())]);
+        storage.forget_registrations(&portal).await.unwrap();
+        assert!(storage.load_registrations(&portal).await.unwrap().is_empty());
+        storage.save_endpoint(&portal, "new.example", "https://new.example/rest/").await.unwrap();
+        let known = storage.portal(&portal).await.unwrap().unwrap();
+        assert_eq!(known.portal.client_endpoint, "https://new.example/rest/");
+    }
+}

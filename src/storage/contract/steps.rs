@@ -1,0 +1,452 @@
+//! The hot path: accept, plan, start, settle, ingest, effects.
+
+use super::on_both;
+
+on_both! {
+    a_command_is_accepted_once
+    many_callers_share_commits_and_lose_nothing
+    a_plan_is_stored_once_with_its_sends
+    a_recipient_that_cannot_be_reached_fails_at_once
+    a_send_begins_only_once
+    acceptance_asks_for_the_comment_and_answers_the_robot
+    a_robot_that_waits_for_delivery_is_answered_on_delivery
+    two_recipients_are_answered_together
+    late_and_repeated_statuses_move_nothing_back
+    a_status_that_overtakes_the_answer_is_not_lost
+    a_foreign_channel_cannot_touch_a_message
+    the_echo_settles_an_unclear_send
+    an_inbound_message_is_stored_once_and_opens_the_window
+    an_effect_asked_for_while_it_runs_is_run_again
+    an_overdue_robot_is_answered_with_timeout
+    a_dead_letter_lives_again_under_its_identity
+    waiting_sends_can_be_withdrawn_and_running_ones_not
+    the_api_recognises_a_repeated_request
+    a_bad_step_does_not_take_others_with_it
+    a_waiting_message_says_why
+}
+
+mod promises {
+    use super::super::World;
+    use super::super::things::{command, furnished, message};
+    use crate::domain::command::WaitFor;
+    use crate::domain::event::{InboundContent, InboundMessage, StatusNews};
+    use crate::domain::ids::{ChannelId, CrmCommentId, MessageId, ProviderMessageId};
+    use crate::domain::job::{JobKind, JobState, QueueKey};
+    use crate::domain::outcome::{ErrorCode, Failure};
+    use crate::domain::status::MessageState;
+    use crate::domain::time::Timestamp;
+    use crate::storage::accept::Accept;
+    use crate::storage::effects::EffectSettlement;
+    use crate::storage::ingest::Ingest;
+    use crate::storage::messages::{Attempt, Created, MessageNews};
+    use crate::storage::plan::Plan;
+    use crate::storage::settle::{Fate, Settlement, Start};
+
+    fn news(id: &MessageId, state: MessageState, at: i64) -> MessageNews {
+        MessageNews::new(id.clone(), state, Timestamp(at))
+    }
+
+    fn settlement(id: &MessageId, fate: Fate, news: Option<MessageNews>) -> Settlement {
+        Settlement { job: format!("send:{id}"), fate, news, attempt: None }
+    }
+
+    fn keep(state: JobState) -> Fate {
+        Fate::Keep { state, due: Timestamp(1_500_000), tries: 1, reason: Some("why".into()) }
+    }
+
+    fn status(id: &MessageId, state: MessageState, at: i64) -> StatusNews {
+        StatusNews {
+            provider_id: ProviderMessageId(format!("wamid.{id}")),
+            message: Some(id.clone()),
+            state,
+            at: Timestamp(at),
+            failure: None,
+            vendor_code: String::new(),
+        }
+    }
+
+    async fn tell(world: &World, channel: &ChannelId, statuses: Vec<StatusNews>) {
+        world.clock.set(1_001_000);
+        let ingest = Ingest { channel: channel.clone(), statuses, inbound: vec![] };
+        world.storage.ingest(ingest).await.unwrap();
+    }
+
+    async fn state(world: &World, id: &MessageId) -> MessageState {
+        world.storage.find_message(id).await.unwrap().unwrap().record.state
+    }
+
+    /// A command with messages to these peers, planned; gives their ids.
+    async fn planned(world: &World, key: &str, wait: WaitFor, peers: &[&str]) -> (ChannelId, Vec<MessageId>) {
+        let (portal, channel) = furnished(world).await;
+        let command = command(&portal, key, wait);
+        world.storage.accept(command.clone()).await.unwrap();
+        let messages: Vec<_> = peers.iter().map(|peer| message(&command, &channel, peer, None)).collect();
+        let ids = messages.iter().map(|message| message.record.id.clone()).collect();
+        let plan = Plan { command: command.id.clone(), waits: true, messages };
+        assert!(world.storage.plan(plan).await.unwrap());
+        world.handed_over();
+        (channel, ids)
+    }
+
+    async fn accept_by_provider(world: &World, id: &MessageId) {
+        let mut accepted = news(id, MessageState::Accepted, 1_000_100);
+        accepted.provider_id = Some(ProviderMessageId(format!("wamid.{id}")));
+        world.storage.settle(vec![settlement(id, Fate::Done, Some(accepted))]).await.unwrap();
+    }
+
+    pub(super) async fn a_command_is_accepted_once(world: &World) {
+        let (portal, _) = furnished(world).await;
+        let first = command(&portal, "k1", WaitFor::Accepted);
+        let mut again = first.clone();
+        again.id = crate::domain::ids::CommandId::new("OTHER");
+        assert_eq!(world.storage.accept(first).await.unwrap(), Accept::New);
+        assert_eq!(world.storage.accept(again).await.unwrap(), Accept::Duplicate);
+        let jobs = world.handed_over();
+        assert_eq!(jobs.keys().collect::<Vec<_>>(), ["command:cmd_Ck1"]);
+        assert_eq!(jobs["command:cmd_Ck1"].job.lane, "deal:134");
+    }
+
+    pub(super) async fn many_callers_share_commits_and_lose_nothing(world: &World) {
+        let (portal, _) = furnished(world).await;
+        let accepts = (0..700).map(|n| {
+            // Every key comes twice.
+            let mut command = command(&portal, &format!("k{}", n / 2), WaitFor::Accepted);
+            command.id = crate::domain::ids::CommandId::new(&format!("N{n}"));
+            world.storage.accept(command)
+        });
+        let answers = futures_util::future::join_all(accepts).await;
+        let new = answers.iter().filter(|answer| matches!(answer, Ok(Accept::New))).count();
+        let known = answers.iter().filter(|answer| matches!(answer, Ok(Accept::Duplicate))).count();
+        assert_eq!((new, known), (350, 350));
+        let queue = QueueKey::Intake(portal);
+        assert_eq!(world.storage.load_jobs(&queue, "", 1000).await.unwrap().len(), 350);
+        assert_eq!(world.handed_over().len(), 350);
+    }
+
+    pub(super) async fn a_plan_is_stored_once_with_its_sends(world: &World) {
+        let (portal, channel) = furnished(world).await;
+        let command = command(&portal, "k1", WaitFor::Accepted);
+        world.storage.accept(command.clone()).await.unwrap();
+        world.handed_over();
+        let message = message(&command, &channel, "79001234567", None);
+        let plan = Plan { command: command.id.clone(), waits: true, messages: vec![message.clone()] };
+        assert!(world.storage.plan(plan.clone()).await.unwrap());
+        assert!(!world.storage.plan(plan).await.unwrap());
+        let jobs = world.handed_over();
+        let send = &jobs[&format!("send:{}", message.record.id)].job;
+        assert_eq!((send.queue.clone(), send.lane.as_str()), (QueueKey::Channel(channel), "79001234567"));
+        assert_eq!(send.not_after, Some(Timestamp(9_000_000)));
+        assert_eq!(jobs.len(), 1);
+        assert!(world.storage.load_jobs(&QueueKey::Intake(portal), "", 10).await.unwrap().is_empty());
+        let stored = world.storage.find_message(&message.record.id).await.unwrap().unwrap().record;
+        assert_eq!(stored, message.record);
+    }
+
+    pub(super) async fn a_recipient_that_cannot_be_reached_fails_at_once(world: &World) {
+        let (portal, channel) = furnished(world).await;
+        let command = command(&portal, "k1", WaitFor::Delivered);
+        world.storage.accept(command.clone()).await.unwrap();
+        world.handed_over();
+        let failure = Failure::with(ErrorCode::BadPhone, "12");
+        let message = message(&command, &channel, "12", Some(failure.clone()));
+        let id = message.record.id.clone();
+        let plan = Plan { command: command.id.clone(), waits: true, messages: vec![message] };
+        world.storage.plan(plan).await.unwrap();
+        let jobs = world.handed_over();
+        assert_eq!(jobs.keys().collect::<Vec<_>>(), [&format!("comment:{id}"), "reply:cmd_Ck1"]);
+        assert_eq!(jobs["reply:cmd_Ck1"].job.due, Timestamp(1_002_000));
+        let stored = world.storage.find_message(&id).await.unwrap().unwrap().record;
+        assert_eq!((stored.state, stored.failure), (MessageState::Failed, Some(failure)));
+    }
+
+    pub(super) async fn a_send_begins_only_once(world: &World) {
+        let (_, ids) = planned(world, "k1", WaitFor::Accepted, &["7900"]).await;
+        let job = format!("send:{}", ids[0]);
+        let start = |by: &str, again| Start { jobs: vec![job.clone()], by: by.into(), again };
+        assert_eq!(world.storage.start(start("w1", false)).await.unwrap().len(), 1);
+        assert!(world.storage.start(start("w2", false)).await.unwrap().is_empty());
+        assert_eq!(world.storage.start(start("w2", true)).await.unwrap().len(), 1);
+        let stored = world.storage.jobs_now(std::slice::from_ref(&job)).await.unwrap();
+        assert_eq!((stored[0].state, stored[0].started), (JobState::Started, Some(Timestamp(1_000_000))));
+    }
+
+    pub(super) async fn acceptance_asks_for_the_comment_and_answers_the_robot(world: &World) {
+        let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &["7900"]).await;
+        let mut accepted = settlement(&ids[0], Fate::Done, Some(news(&ids[0], MessageState::Accepted, 1_000_100)));
+        accepted.attempt = Some(Attempt {
+            job: accepted.job.clone(),
+            message: Some(ids[0].clone()),
+            at: Timestamp(1_000_050),
+            duration: crate::domain::time::Millis(50),
+            outcome: "ok".into(),
+            failure_class: None,
+            vendor_code: String::new(),
+            raw: "x".repeat(5_000),
+        });
+        world.storage.settle(vec![accepted]).await.unwrap();
+        let jobs = world.handed_over();
+        assert_eq!(jobs.keys().collect::<Vec<_>>(), [&format!("comment:{}", ids[0]), "reply:cmd_Ck1"]);
+        let attempts = world.storage.attempts(&ids[0]).await.unwrap();
+        assert_eq!((attempts.len(), attempts[0].outcome.as_str(), attempts[0].raw.len()), (1, "ok", 2_000));
+        assert!(world.storage.load_jobs(&QueueKey::Channel(channel), "", 10).await.unwrap().is_empty());
+    }
+
+    pub(super) async fn a_robot_that_waits_for_delivery_is_answered_on_delivery(world: &World) {
+        let (channel, ids) = planned(world, "k1", WaitFor::Delivered, &["7900"]).await;
+        accept_by_provider(world, &ids[0]).await;
+        assert!(!world.handed_over().contains_key("reply:cmd_Ck1"));
+        tell(world, &channel, vec![status(&ids[0], MessageState::Sent, 1_000_200)]).await;
+        assert!(!world.handed_over().contains_key("reply:cmd_Ck1"));
+        tell(world, &channel, vec![status(&ids[0], MessageState::Delivered, 1_000_300)]).await;
+        assert!(world.handed_over().contains_key("reply:cmd_Ck1"));
+        tell(world, &channel, vec![status(&ids[0], MessageState::Read, 1_000_400)]).await;
+        assert!(!world.handed_over().contains_key("reply:cmd_Ck1"), "the robot is answered once");
+        let commands = world.storage.load_commands(&[crate::domain::ids::CommandId::new("Ck1")]).await.unwrap();
+        assert!(commands.values().next().unwrap().in_time);
+    }
+
+    pub(super) async fn two_recipients_are_answered_together(world: &World) {
+        let (_, ids) = planned(world, "k1", WaitFor::Accepted, &["7900", "7901"]).await;
+        accept_by_provider(world, &ids[0]).await;
+        assert!(!world.handed_over().contains_key("reply:cmd_Ck1"));
+        let mut failed = news(&ids[1], MessageState::Failed, 1_000_100);
+        failed.failure = Some(Failure::new(ErrorCode::NotOnMessenger));
+        world.storage.settle(vec![settlement(&ids[1], Fate::Done, Some(failed))]).await.unwrap();
+        assert!(world.handed_over().contains_key("reply:cmd_Ck1"));
+        let id = crate::domain::ids::CommandId::new("Ck1");
+        let messages = world.storage.messages_of_commands(std::slice::from_ref(&id)).await.unwrap();
+        let states: Vec<_> = messages[&id].iter().map(|record| record.state).collect();
+        assert_eq!(states, [MessageState::Accepted, MessageState::Failed]);
+    }
+
+    pub(super) async fn late_and_repeated_statuses_move_nothing_back(world: &World) {
+        let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &["7900"]).await;
+        accept_by_provider(world, &ids[0]).await;
+        let read = status(&ids[0], MessageState::Read, 1_000_900);
+        tell(world, &channel, vec![read.clone(), read.clone()]).await;
+        world.handed_over();
+        let late = vec![
+            status(&ids[0], MessageState::Delivered, 1_000_800),
+            status(&ids[0], MessageState::Sent, 1_000_700),
+            status(&ids[0], MessageState::Failed, 1_000_950),
+            read,
+        ];
+        tell(world, &channel, late).await;
+        let record = world.storage.find_message(&ids[0]).await.unwrap().unwrap().record;
+        assert_eq!(record.state, MessageState::Read);
+        assert_eq!(record.times.delivered, Some(Timestamp(1_000_800)), "late news is kept, not applied");
+        assert_eq!((record.times.sent, record.times.failed), (Some(Timestamp(1_000_700)), None));
+        assert!(world.handed_over().is_empty(), "nothing new to tell the CRM");
+    }
+
+    pub(super) async fn a_status_that_overtakes_the_answer_is_not_lost(world: &World) {
+        let (channel, ids) = planned(world, "k1", WaitFor::Delivered, &["7900"]).await;
+        let both =
+            vec![status(&ids[0], MessageState::Delivered, 1_000_300), status(&ids[0], MessageState::Sent, 1_000_200)];
+        tell(world, &channel, both).await;
+        let jobs = world.handed_over();
+        assert!(jobs.contains_key("reply:cmd_Ck1") && jobs.contains_key(&format!("comment:{}", ids[0])));
+        accept_by_provider(world, &ids[0]).await;
+        let record = world.storage.find_message(&ids[0]).await.unwrap().unwrap().record;
+        assert_eq!(record.state, MessageState::Delivered);
+        assert_eq!(
+            (record.times.sent, record.times.accepted),
+            (Some(Timestamp(1_000_200)), Some(Timestamp(1_000_100)))
+        );
+        assert_eq!(record.provider_id.unwrap().0, format!("wamid.{}", ids[0]));
+    }
+
+    pub(super) async fn a_foreign_channel_cannot_touch_a_message(world: &World) {
+        let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &["7900"]).await;
+        let line = world.storage.add_line("Other").await.unwrap();
+        let other = crate::storage::channels::NewChannel {
+            line: line.id,
+            provider: "whatsapp_cloud".into(),
+            name: "other".into(),
+            credentials: std::collections::BTreeMap::new(),
+            settings: crate::domain::channel::ChannelSettings::default(),
+        };
+        let other = world.storage.add_channel(other).await.unwrap();
+        tell(world, &other, vec![status(&ids[0], MessageState::Read, 1_000_900)]).await;
+        assert_eq!(state(world, &ids[0]).await, MessageState::Queued);
+        let mut unknown = status(&ids[0], MessageState::Read, 1_000_900);
+        unknown.message = None;
+        tell(world, &channel, vec![unknown.clone()]).await;
+        assert_eq!(state(world, &ids[0]).await, MessageState::Queued, "the vendor's id is not known yet");
+        accept_by_provider(world, &ids[0]).await;
+        tell(world, &other, vec![unknown.clone()]).await;
+        assert_eq!(state(world, &ids[0]).await, MessageState::Accepted);
+        tell(world, &channel, vec![unknown]).await;
+        assert_eq!(state(world, &ids[0]).await, MessageState::Read);
+    }
+
+    pub(super) async fn the_echo_settles_an_unclear_send(world: &World) {
+        let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &["7900", "7901"]).await;
+        for (id, kept) in [(&ids[0], JobState::Unclear), (&ids[1], JobState::Dead)] {
+            let undecided = Some(news(id, MessageState::Undecided, 1_000_100));
+            world.storage.settle(vec![settlement(id, keep(kept), undecided)]).await.unwrap();
+            assert_eq!(state(world, id).await, MessageState::Undecided);
+        }
+        let queue = QueueKey::Channel(channel.clone());
+        assert_eq!(world.storage.load_jobs(&queue, "", 10).await.unwrap().len(), 1, "the dead are not run");
+        world.handed_over();
+        let echo = ids.iter().map(|id| status(id, MessageState::Sent, 1_000_200)).collect();
+        tell(world, &channel, echo).await;
+        assert_eq!(state(world, &ids[0]).await, MessageState::Sent);
+        assert_eq!(state(world, &ids[1]).await, MessageState::Sent);
+        assert!(
+            world.storage.jobs_now(&[format!("send:{}", ids[0]), format!("send:{}", ids[1])]).await.unwrap().is_empty()
+        );
+        assert_eq!(world.sink.gone.lock().unwrap().len(), 2);
+        let jobs = world.handed_over();
+        assert!(jobs.contains_key(&format!("comment:{}", ids[0])), "the comment takes the doubt back");
+        assert!(jobs.contains_key("reply:cmd_Ck1"));
+    }
+
+    pub(super) async fn an_inbound_message_is_stored_once_and_opens_the_window(world: &World) {
+        let (_, channel) = furnished(world).await;
+        let inbound = |id: &str, at: i64, opens_window| InboundMessage {
+            provider_id: ProviderMessageId(id.into()),
+            peer: "7900".into(),
+            name: "Ada".into(),
+            at: Timestamp(at),
+            opens_window,
+            content: InboundContent::Text { body: "Hello".into() },
+        };
+        let pair = (channel.to_string(), "7900".to_owned());
+        let last = async || world.storage.last_inbound(std::slice::from_ref(&pair)).await.unwrap().get(&pair).copied();
+        let tell = async |messages: Vec<InboundMessage>| {
+            let ingest = Ingest { channel: channel.clone(), statuses: vec![], inbound: messages };
+            world.storage.ingest(ingest).await.unwrap();
+        };
+        tell(vec![inbound("w0", 999_500, false)]).await;
+        assert_eq!(last().await, None, "a notice of the messenger opens nothing");
+        tell(vec![inbound("w1", 999_000, true), inbound("w2", 998_000, true)]).await;
+        tell(vec![inbound("w1", 999_000, true)]).await;
+        assert_eq!(last().await, Some(Timestamp(999_000)));
+        let filter =
+            crate::storage::messages::MessageFilter { peer: Some("7900".into()), limit: 10, ..Default::default() };
+        let history = world.storage.list_messages(&filter).await.unwrap();
+        assert_eq!(history.len(), 3);
+        assert!(history.iter().all(|entry| entry.inbound));
+        tell(vec![inbound("w3", 5_000_000, true)]).await;
+        assert_eq!(last().await, Some(Timestamp(1_000_000)), "a vendor's clock that runs ahead is not believed");
+    }
+
+    pub(super) async fn an_effect_asked_for_while_it_runs_is_run_again(world: &World) {
+        let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &["7900"]).await;
+        accept_by_provider(world, &ids[0]).await;
+        let job = format!("comment:{}", ids[0]);
+        let before = world.handed_over()[&job].job.revision;
+        tell(world, &channel, vec![status(&ids[0], MessageState::Delivered, 1_000_300)]).await;
+        let after = world.handed_over()[&job].job.revision;
+        assert!(after > before);
+        let done = |revision| EffectSettlement {
+            job: job.clone(),
+            revision,
+            fate: Fate::Done,
+            comment: Some((ids[0].clone(), CrmCommentId("77".into()))),
+            replied: None,
+        };
+        world.storage.settle_effects(vec![done(before)]).await.unwrap();
+        let again = world.handed_over();
+        assert_eq!((again.len(), again[&job].job.state), (1, JobState::Ready));
+        let record = world.storage.find_message(&ids[0]).await.unwrap().unwrap().record;
+        assert_eq!(record.comment, Some(CrmCommentId("77".into())));
+        world.storage.settle_effects(vec![done(after)]).await.unwrap();
+        assert!(world.handed_over().is_empty());
+        assert!(world.storage.jobs_now(&[job]).await.unwrap().is_empty());
+    }
+
+    pub(super) async fn an_overdue_robot_is_answered_with_timeout(world: &World) {
+        let (_, _) = planned(world, "k1", WaitFor::Read, &["7900"]).await;
+        assert_eq!(world.storage.answer_overdue().await.unwrap(), 0);
+        world.clock.set(2_000_001);
+        assert_eq!(world.storage.answer_overdue().await.unwrap(), 1);
+        assert_eq!(world.handed_over().keys().collect::<Vec<_>>(), ["reply:cmd_Ck1"]);
+        assert_eq!(world.storage.answer_overdue().await.unwrap(), 0);
+        let commands = world.storage.load_commands(&[crate::domain::ids::CommandId::new("Ck1")]).await.unwrap();
+        assert!(!commands.values().next().unwrap().in_time);
+    }
+
+    pub(super) async fn a_dead_letter_lives_again_under_its_identity(world: &World) {
+        let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &["7900"]).await;
+        let mut expired = news(&ids[0], MessageState::Failed, 1_000_100);
+        expired.failure = Some(Failure::new(ErrorCode::Expired));
+        world.storage.settle(vec![settlement(&ids[0], keep(JobState::Dead), Some(expired))]).await.unwrap();
+        let letters = world.storage.dead_letters(Timestamp(i64::MAX), 10).await.unwrap();
+        assert_eq!(letters.len(), 1);
+        assert_eq!((letters[0].job.kind, letters[0].job.reason.as_deref()), (JobKind::Send, Some("why")));
+        world.handed_over();
+        let id = letters[0].job.id.clone();
+        assert!(world.storage.redrive(&id, Some(Timestamp(8_000_000))).await.unwrap());
+        assert!(!world.storage.redrive(&id, None).await.unwrap());
+        let job = &world.handed_over()[&id].job;
+        assert_eq!((job.state, job.tries, job.not_after), (JobState::Ready, 0, Some(Timestamp(8_000_000))));
+        assert_eq!(state(world, &ids[0]).await, MessageState::Queued);
+        assert_eq!(world.storage.load_jobs(&QueueKey::Channel(channel), "", 10).await.unwrap().len(), 1);
+    }
+
+    pub(super) async fn waiting_sends_can_be_withdrawn_and_running_ones_not(world: &World) {
+        let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &["7900", "7901", "7902"]).await;
+        let running = Start { jobs: vec![format!("send:{}", ids[0])], by: "w".into(), again: false };
+        world.storage.start(running).await.unwrap();
+        assert_eq!(world.storage.cancel_sends(&QueueKey::Channel(channel)).await.unwrap(), 2);
+        assert_eq!(state(world, &ids[0]).await, MessageState::Queued);
+        assert_eq!(state(world, &ids[1]).await, MessageState::Cancelled);
+        assert!(world.handed_over().contains_key(&format!("comment:{}", ids[2])));
+        assert_eq!(world.sink.gone.lock().unwrap().len(), 2);
+    }
+
+    pub(super) async fn the_api_recognises_a_repeated_request(world: &World) {
+        let (portal, channel) = furnished(world).await;
+        let command = command(&portal, "k1", WaitFor::Accepted);
+        let new = |peer: &str| {
+            let mut message = message(&command, &channel, peer, None);
+            message.record.command = None;
+            message.record.portal = None;
+            message.record.card = None;
+            message
+        };
+        let key = |print: &str| Some(("key-1".to_owned(), print.to_owned()));
+        let first = world.storage.create_message(new("7900"), key("a")).await.unwrap();
+        let Created::New(id) = first else { panic!("{first:?}") };
+        assert_eq!(world.handed_over().len(), 1);
+        assert_eq!(world.storage.create_message(new("7901"), key("a")).await.unwrap(), Created::Known(id));
+        assert_eq!(world.storage.create_message(new("7901"), key("b")).await.unwrap(), Created::Conflict);
+        assert!(world.handed_over().is_empty());
+        assert!(matches!(world.storage.create_message(new("7902"), None).await.unwrap(), Created::New(_)));
+    }
+
+    pub(super) async fn a_bad_step_does_not_take_others_with_it(world: &World) {
+        let (portal, _) = furnished(world).await;
+        let mut accepts = Vec::new();
+        for n in 0..20 {
+            let mut command = command(&portal, &format!("k{n}"), WaitFor::Accepted);
+            if n == 7 {
+                // A portal that does not exist: refused by the database.
+                command.portal = crate::domain::ids::PortalId::new("NOBODY");
+            }
+            accepts.push(world.storage.accept(command));
+        }
+        let answers = futures_util::future::join_all(accepts).await;
+        let accepted = answers.iter().filter(|answer| answer.is_ok()).count();
+        assert_eq!(accepted, 19);
+        assert!(answers[7].is_err());
+        assert_eq!(world.handed_over().len(), 19);
+    }
+
+    pub(super) async fn a_waiting_message_says_why(world: &World) {
+        let (_, ids) = planned(world, "k1", WaitFor::Accepted, &["7900"]).await;
+        let mut why = news(&ids[0], MessageState::Queued, 1_000_100);
+        why.failure = Some(Failure::with(ErrorCode::Misconfigured, "token"));
+        why.vendor_code = "190".into();
+        world.storage.settle(vec![settlement(&ids[0], keep(JobState::Ready), Some(why))]).await.unwrap();
+        let record = world.storage.find_message(&ids[0]).await.unwrap().unwrap().record;
+        assert_eq!((record.state, record.failure.unwrap().code), (MessageState::Queued, ErrorCode::Misconfigured));
+        assert!(world.handed_over().contains_key(&format!("comment:{}", ids[0])));
+        accept_by_provider(world, &ids[0]).await;
+        let record = world.storage.find_message(&ids[0]).await.unwrap().unwrap().record;
+        assert_eq!((record.state, record.failure, record.vendor_code.as_str()), (MessageState::Accepted, None, ""));
+    }
+}

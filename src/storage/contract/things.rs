@@ -1,0 +1,103 @@
+//! Things to store in tests.
+
+use std::collections::BTreeMap;
+
+use super::World;
+use crate::crm::TokenPair;
+use crate::domain::channel::ChannelSettings;
+use crate::domain::command::{Command, CommandBody, Reply, SendMessage, WaitFor};
+use crate::domain::ids::{ChannelId, CommandId, MessageId, PortalId, ReplyToken};
+use crate::domain::language::Language;
+use crate::domain::message::{Content, Draft, MessageRecord, MessageTimes};
+use crate::domain::outcome::Failure;
+use crate::domain::portal::{CardKind, CardRef, CrmKind};
+use crate::domain::status::MessageState;
+use crate::domain::time::Timestamp;
+use crate::storage::channels::NewChannel;
+use crate::storage::messages::NewMessage;
+use crate::storage::portals::Installation;
+
+pub(super) fn installation() -> Installation {
+    Installation {
+        crm: CrmKind::Bitrix24,
+        app: "main".into(),
+        member_id: "d41f".into(),
+        domain: "acme.example".into(),
+        client_endpoint: "https://acme.example/rest/".into(),
+        server_endpoint: "https://oauth.example/rest/".into(),
+        application_token: Some("app-token".into()),
+        language: Language::Ru,
+    }
+}
+
+pub(super) fn pair(user: &str, refresh: &str) -> TokenPair {
+    TokenPair {
+        user_id: user.into(),
+        is_admin: true,
+        access: format!("access-of-{refresh}"),
+        refresh: refresh.into(),
+        expires: Timestamp(5_000_000),
+    }
+}
+
+/// A portal with a line and a channel bound to it.
+pub(super) async fn furnished(world: &World) -> (PortalId, ChannelId) {
+    let storage = &world.storage;
+    let portal = storage.install_portal(&installation(), Some(&pair("1", "r1"))).await.unwrap().id;
+    let line = storage.add_line("Sales").await.unwrap();
+    let credentials = BTreeMap::from([("access_token".to_owned(), "top-secret".to_owned())]);
+    let new = NewChannel {
+        line: line.id.clone(),
+        provider: "whatsapp_cloud".into(),
+        name: "+7 495".into(),
+        credentials,
+        settings: ChannelSettings::default(),
+    };
+    let channel = storage.add_channel(new).await.unwrap();
+    storage.bind_line(&portal, &line.id).await.unwrap();
+    (portal, channel)
+}
+
+pub(super) fn command(portal: &PortalId, key: &str, wait: WaitFor) -> Command {
+    Command {
+        id: CommandId::new(&format!("C{key}")),
+        portal: portal.clone(),
+        dedupe_key: key.into(),
+        card: Some(CardRef { kind: CardKind::Deal, id: 134 }),
+        reply: Some(Reply { token: ReplyToken(format!("token-{key}")), wait, answer_by: Timestamp(2_000_000) }),
+        comment: true,
+        responsible: None,
+        received: Timestamp(1_000_000),
+        body: CommandBody::SendMessage(Box::new(SendMessage { text: "Hi".into(), ..SendMessage::default() })),
+    }
+}
+
+pub(super) fn message(command: &Command, channel: &ChannelId, peer: &str, failure: Option<Failure>) -> NewMessage {
+    let state = if failure.is_some() { MessageState::Failed } else { MessageState::Queued };
+    NewMessage {
+        record: MessageRecord {
+            id: MessageId::new(&format!("{}{peer}", command.dedupe_key)),
+            channel: Some(channel.clone()),
+            messenger: None,
+            peer: peer.into(),
+            portal: Some(command.portal.clone()),
+            command: Some(command.id.clone()),
+            card: command.card,
+            draft: Draft {
+                content: Content::Text { body: "Hi".into() },
+                fallback: None,
+                recipient_name: String::new(),
+            },
+            used_fallback: false,
+            state,
+            provider_id: None,
+            failure,
+            vendor_code: String::new(),
+            comment: None,
+            responsible: None,
+            times: MessageTimes { created: Timestamp(1_000_000), ..MessageTimes::default() },
+        },
+        comments: true,
+        not_after: Some(Timestamp(9_000_000)),
+    }
+}
