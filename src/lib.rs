@@ -25,6 +25,9 @@
 //! 8. No secret, phone or text is logged.
 //! 9. Every file under `providers/` is in the registry; every action has a robot file and texts in each language.
 
+pub mod app;
+pub mod commands;
+pub mod config;
 pub mod crm;
 pub mod domain;
 pub mod http;
@@ -35,4 +38,5 @@ pub mod pipeline;
 pub mod providers;
 pub mod storage;
 pub mod telemetry;
+pub mod ui;
 pub mod webhook_auth;

@@ -39,6 +39,8 @@ pub struct PipelineSettings {
     pub not_after: Millis,
     /// Country in which numbers without a country code are read, unless the channel says otherwise.
     pub country: String,
+    /// Sends of one channel under way at once.
+    pub workers: usize,
     /// How long a worker that has fallen silent keeps its queues.
     pub lease: Millis,
     /// A robot's result is given once more after so long, because a too early one is lost without a word; zero: never.

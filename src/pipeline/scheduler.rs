@@ -22,8 +22,6 @@ use crate::domain::time::{Millis, Timestamp};
 use crate::storage::StorageError;
 use crate::storage::writer::{JobSink, Queued, Work};
 
-/// Sends of one channel under way at once.
-const SENDS_MAX: usize = 64;
 /// Batches of one portal under way at once: one being answered, one being built.
 const BATCHES_MAX: usize = 2;
 /// Tasks that turn commands of one portal into messages at once, and commands per task.
@@ -605,7 +603,7 @@ impl Scheduler {
 
     fn pump_channel(&mut self, key: &QueueKey, now: Timestamp) -> Option<Timestamp> {
         let queue = self.queues.get_mut(key)?;
-        let room = SENDS_MAX.saturating_sub(queue.running);
+        let room = self.pipeline.settings.workers.saturating_sub(queue.running);
         let (due, _) = queue.lanes.due(Group::Sends, room, now);
         let mut next = queue.lanes.next_due();
         if due == 0 {

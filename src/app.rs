@@ -1,0 +1,345 @@
+//! One door for `main`, the tests and the demo: build the service from its settings, run it until it is told to stop.
+//!
+//! Wall clock and randomness are read here and nowhere else.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use actix_web::{App as WebApp, HttpServer, web};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use secrecy::ExposeSecret;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ConfigError};
+use crate::crm::bitrix24::{AppKeys, Bitrix24, Settings as BitrixSettings};
+use crate::crm::{Crm, TokenStore};
+use crate::domain::ids::IdSource;
+use crate::domain::portal::CrmKind;
+use crate::domain::time::{Clock, Millis, Timestamp};
+use crate::http::{self, State};
+use crate::outbound::Outbound;
+use crate::pipeline::policy::RetryPlan;
+use crate::pipeline::scheduler::{self, Mailbox};
+use crate::pipeline::{Parts, Pipeline, PipelineSettings};
+use crate::providers::{Provider, REGISTRY, ResolvedSettings};
+use crate::storage::db::Db;
+use crate::storage::sealed::Sealer;
+use crate::storage::{Storage, StorageError, StorageOptions};
+
+/// The system's clock.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    fn now(&self) -> Timestamp {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// ULIDs, strictly increasing within this process.
+#[derive(Default)]
+pub struct Ulids(Mutex<ulid::Generator>);
+
+impl IdSource for Ulids {
+    fn ulid(&self) -> String {
+        let mut generator = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A generator runs over only after 2^80 ids within one millisecond; a fresh random id is as good then.
+        generator.generate().unwrap_or_else(|_| ulid::Ulid::new()).to_string()
+    }
+}
+
+/// Why the service could not be built or run.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The settings are wrong.
+    #[error("configuration: {0}")]
+    Config(#[from] ConfigError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Something else the operator has to mend.
+    #[error("{0}")]
+    Setup(String),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Bind(SocketAddr, std::io::Error),
+}
+
+/// The service, built and listening, not yet running.
+pub struct App {
+    server: actix_web::dev::Server,
+    pipeline: Arc<Pipeline>,
+    mailbox: Mailbox,
+    storage: Arc<Storage>,
+    address: SocketAddr,
+    stop: CancellationToken,
+    _lock: Option<std::fs::File>,
+}
+
+impl App {
+    /// Builds everything and listens.
+    ///
+    /// # Errors
+    /// [`AppError`] in words that say what to do.
+    pub async fn build(config: Config) -> Result<Self, AppError> {
+        // A second call (tests build several services in one process) finds the provider installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let metrics = metrics_handle()?;
+        let lock = lock_database(&config)?;
+        let db = Db::open(config.database.url.expose_secret()).await?;
+        db.migrate().await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let ids: Arc<dyn IdSource> = Arc::new(Ulids::default());
+        let (handle, mailbox) = scheduler::mailbox();
+        let options = StorageOptions { reply_not_before: Millis::seconds(2) };
+        let storage = Storage::new(
+            db,
+            sealer(&config)?,
+            Arc::clone(&ids),
+            Arc::clone(&clock),
+            Arc::new(handle.clone()),
+            options,
+        );
+        let storage = Arc::new(storage);
+        let outbound = Arc::new(Outbound::new(config.network.allow_private.clone()).map_err(AppError::Setup)?);
+        let bitrix24 = Arc::new(bitrix24(&config, &outbound, &storage, &clock)?);
+        let crms: HashMap<CrmKind, Arc<dyn Crm>> =
+            HashMap::from([(CrmKind::Bitrix24, Arc::clone(&bitrix24) as Arc<dyn Crm>)]);
+        let pipeline = Pipeline::new(Parts {
+            storage: Arc::clone(&storage),
+            crms,
+            providers: providers(&config, &outbound),
+            clock: Arc::clone(&clock),
+            ids: Arc::clone(&ids),
+            settings: pipeline_settings(&config),
+            scheduler: handle,
+        });
+        let state = web::Data::new(State {
+            pipeline: Arc::clone(&pipeline),
+            storage: Arc::clone(&storage),
+            bitrix24,
+            clock,
+            ids,
+            public_url: config.server.public_url.clone(),
+            admin_token: config.security.admin_token.clone(),
+        });
+        let (server, address) = listen(&config, state, metrics)?;
+        let stop = CancellationToken::new();
+        Ok(Self { server, pipeline, mailbox, storage, address, stop, _lock: lock })
+    }
+
+    /// Where we listen; the port is the real one when 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends [`App::run_until_stopped`] when cancelled.
+    #[must_use]
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Serves and works until SIGTERM, SIGINT or the token; then stops taking requests, lets running work end, hands
+    /// queues back and closes the store.
+    ///
+    /// # Errors
+    /// [`AppError::Setup`] when the server dies.
+    pub async fn run_until_stopped(self) -> Result<(), AppError> {
+        let Self { server, pipeline, mailbox, storage, stop, .. } = self;
+        let web = server.handle();
+        let working = CancellationToken::new();
+        let scheduler = tokio::spawn(scheduler::run(pipeline, mailbox, working.clone()));
+        let mut serving = tokio::spawn(server);
+        let ended = tokio::select! {
+            ended = &mut serving => Some(ended),
+            () = stop_signal() => None,
+            () = stop.cancelled() => None,
+        };
+        tracing::info!("stopping");
+        web.stop(true).await;
+        working.cancel();
+        // The scheduler bounds its own stopping.
+        let _ = scheduler.await;
+        storage.close().await;
+        match ended {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(error))) => Err(AppError::Setup(format!("server: {error}"))),
+            Some(Err(error)) => Err(AppError::Setup(format!("server: {error}"))),
+        }
+    }
+}
+
+fn listen(
+    config: &Config,
+    state: web::Data<State>,
+    metrics: PrometheusHandle,
+) -> Result<(actix_web::dev::Server, SocketAddr), AppError> {
+    let limit = config.server.body_limit_bytes;
+    let metrics = web::Data::new(metrics);
+    let mut server = HttpServer::new(move || {
+        WebApp::new()
+            .app_data(state.clone())
+            .app_data(metrics.clone())
+            .app_data(web::PayloadConfig::new(limit))
+            .configure(http::routes)
+    })
+    // A callback that takes longer than this to arrive is not one.
+    .client_request_timeout(std::time::Duration::from_secs(10))
+    .keep_alive(std::time::Duration::from_secs(75))
+    .shutdown_timeout(5)
+    .disable_signals();
+    if config.server.threads > 0 {
+        server = server.workers(config.server.threads);
+    }
+    let bind = config.server.bind;
+    let server = server.bind(bind).map_err(|e| AppError::Bind(bind, e))?;
+    let address = server.addrs().first().copied().unwrap_or(bind);
+    Ok((server.run(), address))
+}
+
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// The recorder is one per process; later calls get the same one.
+fn metrics_handle() -> Result<PrometheusHandle, AppError> {
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut known = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*known {
+        return Ok(handle.clone());
+    }
+    let handle = PrometheusBuilder::new().install_recorder().map_err(|e| AppError::Setup(format!("metrics: {e}")))?;
+    *known = Some(handle.clone());
+    Ok(handle)
+}
+
+/// SQLite serves one process: a second one is refused in words instead of failing later in riddles.
+fn lock_database(config: &Config) -> Result<Option<std::fs::File>, AppError> {
+    let url = config.database.url.expose_secret();
+    let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) else { return Ok(None) };
+    let path = std::path::PathBuf::from(format!("{}.lock", path.split('?').next().unwrap_or_default()));
+    let failed = |e: std::io::Error| AppError::Setup(format!("{}: {e}", path.display()));
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let file = std::fs::File::create(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Err(AppError::Setup(format!(
+            "another Mostik uses this SQLite database ({}); several processes need PostgreSQL",
+            path.display()
+        ))),
+        Err(std::fs::TryLockError::Error(e)) => Err(failed(e)),
+    }
+}
+
+/// The keys that seal secrets.
+///
+/// # Errors
+/// [`AppError::Setup`] without a master key: sealing with a made-up key would lose every token at the next start.
+fn sealer(config: &Config) -> Result<Sealer, AppError> {
+    let Some(master) = &config.security.master_key else {
+        return Err(AppError::Setup(
+            "security.master_key is missing: make one with `openssl rand -base64 32` and keep it safe; \
+             without it sealed tokens cannot be opened again"
+                .to_owned(),
+        ));
+    };
+    let previous: Vec<String> =
+        config.security.previous_keys.iter().map(|key| key.expose_secret().to_owned()).collect();
+    Ok(Sealer::new(master.expose_secret(), &previous)?)
+}
+
+fn bitrix24(
+    config: &Config,
+    outbound: &Arc<Outbound>,
+    storage: &Arc<Storage>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Bitrix24, AppError> {
+    let section = &config.bitrix24;
+    let apps = section.apps.iter().map(|(name, app)| {
+        let keys =
+            AppKeys { client_id: app.client_id.clone(), client_secret: app.client_secret.clone().unwrap_or_default() };
+        (name.clone(), keys)
+    });
+    let settings = BitrixSettings {
+        apps: apps.collect(),
+        oauth_hosts: section.oauth_hosts.clone(),
+        insecure_http: section.insecure_http,
+        public_url: config.server.public_url.clone(),
+        requests_per_second: section.requests_per_second,
+        burst: f64::from(section.burst),
+        mask_phones: config.comments.mask_phones,
+        time_zone: config.comments.time_zone.clone(),
+    };
+    let store = Arc::clone(storage) as Arc<dyn TokenStore>;
+    Bitrix24::new(Arc::clone(outbound), store, Arc::clone(clock), settings).map_err(AppError::Setup)
+}
+
+fn providers(config: &Config, outbound: &Arc<Outbound>) -> HashMap<&'static str, Arc<dyn Provider>> {
+    REGISTRY
+        .iter()
+        .map(|entry| {
+            let section = config.providers.get(entry.spec.id);
+            let pick = |value: Option<&String>, default: &str| value.cloned().unwrap_or_else(|| default.to_owned());
+            let settings = ResolvedSettings {
+                base_url: pick(section.and_then(|s| s.base_url.as_ref()), entry.defaults.base_url),
+                api_version: pick(section.and_then(|s| s.api_version.as_ref()), entry.defaults.api_version),
+            };
+            (entry.spec.id, (entry.build)(Arc::clone(outbound), settings))
+        })
+        .collect()
+}
+
+fn pipeline_settings(config: &Config) -> PipelineSettings {
+    let delivery = &config.delivery;
+    PipelineSettings {
+        retries: RetryPlan { waits: delivery.retry_schedule.iter().map(|span| span.0).collect() },
+        not_after: delivery.not_after.0,
+        country: config.phones.country.clone(),
+        workers: delivery.workers,
+        lease: delivery.lease.0,
+        repeat_reply: config.bitrix24.repeat_result.0,
+        unclear_wait: Some(delivery.unclear_wait.0).filter(|wait| wait.0 > 0),
+    }
+}
+
+/// What `doctor` needs of the service without running it.
+pub struct Probe {
+    /// The store.
+    pub storage: Arc<Storage>,
+    /// Providers by registry id.
+    pub providers: HashMap<&'static str, Arc<dyn Provider>>,
+    /// The way out.
+    pub outbound: Arc<Outbound>,
+}
+
+impl Probe {
+    /// Opens what `doctor` looks at; runs nothing.
+    ///
+    /// # Errors
+    /// [`AppError`].
+    pub async fn open(config: &Config) -> Result<Self, AppError> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let db = Db::open(config.database.url.expose_secret()).await?;
+        db.migrate().await?;
+        let (handle, _mailbox) = scheduler::mailbox();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let options = StorageOptions { reply_not_before: Millis::seconds(2) };
+        let ids: Arc<dyn IdSource> = Arc::new(Ulids::default());
+        let storage = Storage::new(db, sealer(config)?, ids, clock, Arc::new(handle), options);
+        let outbound = Arc::new(Outbound::new(config.network.allow_private.clone()).map_err(AppError::Setup)?);
+        Ok(Self { storage: Arc::new(storage), providers: providers(config, &outbound), outbound })
+    }
+}

@@ -1,0 +1,124 @@
+//! The commands of the program: serve, migrate, check-config, doctor, redrive, openapi.
+
+mod doctor;
+mod redrive;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use secrecy::ExposeSecret;
+
+use crate::app::App;
+use crate::config::{Config, LogFormat};
+use crate::storage::db::Db;
+
+#[derive(Parser)]
+#[command(name = "mostik", version, about = "Connects Bitrix24 with official messaging APIs", arg_required_else_help = true)]
+struct Arguments {
+    /// Configuration file (TOML); see `mostik check-config --manual` for every setting
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve requests and do the work
+    Serve,
+    /// Bring the database's schema up to date
+    Migrate,
+    /// Print the settings in force, secrets masked
+    CheckConfig {
+        /// Print the manual of every setting instead
+        #[arg(long)]
+        manual: bool,
+    },
+    /// Check database, clock, public address and every channel, live
+    Doctor,
+    /// Let dead letters live again
+    Redrive(redrive::Redrive),
+    /// Print the description of the API
+    Openapi,
+}
+
+/// Runs the command the arguments name. Exit code 0 only on success; errors go to stderr and say what to do.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    match execute(arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "mostik: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(arguments: Arguments) -> anyhow::Result<bool> {
+    if let Command::CheckConfig { manual: true } = arguments.command {
+        print(crate::config::DEFAULTS)?;
+        return Ok(true);
+    }
+    if let Command::Openapi = arguments.command {
+        print(&crate::http::api::openapi())?;
+        return Ok(true);
+    }
+    let config = Config::load(arguments.config.as_deref()).context("configuration")?;
+    match arguments.command {
+        Command::CheckConfig { .. } => {
+            print(&config.describe())?;
+            Ok(true)
+        }
+        Command::Serve => {
+            start_log(&config);
+            actix_web::rt::System::new().block_on(serve(config))?;
+            Ok(true)
+        }
+        Command::Migrate => runtime()?.block_on(migrate(&config)).map(|()| true),
+        Command::Doctor => runtime()?.block_on(doctor::run(&config)),
+        Command::Redrive(redrive) => runtime()?.block_on(redrive.run(&config)).map(|()| true),
+        Command::Openapi => Ok(true),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let public_url = config.server.public_url.clone();
+    let app = App::build(config).await?;
+    tracing::info!(address = %app.address(), public_url, version = env!("CARGO_PKG_VERSION"), "ready");
+    // The port may have been chosen by the system; whoever started us reads it here.
+    print(&format!("listening on http://{}\n", app.address()))?;
+    app.run_until_stopped().await?;
+    Ok(())
+}
+
+async fn migrate(config: &Config) -> anyhow::Result<()> {
+    let db = Db::open(config.database.url.expose_secret()).await?;
+    db.migrate().await?;
+    db.close().await;
+    print("the schema is up to date\n")
+}
+
+fn start_log(config: &Config) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start in one process (tests) keeps the first log.
+    let _ = match config.log.format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.with_ansi(false).try_init(),
+    };
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("standard output")
+}

@@ -1,0 +1,381 @@
+//! One type per section of the settings, each with its own rules.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use super::{Config, ConfigError, Span};
+
+fn wrong(key: &str, what: impl std::fmt::Display) -> ConfigError {
+    ConfigError(format!("{key}: {what}"))
+}
+
+/// A secret is a value or a file that holds it.
+fn secret(key: &str, value: &mut Option<SecretString>, file: Option<&Path>) -> Result<(), ConfigError> {
+    match (value.as_ref(), file) {
+        (Some(_), Some(_)) => Err(wrong(key, format!("give {key} or {key}_file, not both"))),
+        (Some(given), None) if given.expose_secret().trim().is_empty() => {
+            *value = None;
+            Ok(())
+        }
+        (Some(_) | None, None) => Ok(()),
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| wrong(&format!("{key}_file"), format!("{}: {e}", path.display())))?;
+            *value = Some(SecretString::from(text.trim().to_owned()));
+            Ok(())
+        }
+    }
+}
+
+fn web_address(key: &str, text: &str) -> Result<(), ConfigError> {
+    let parsed = url::Url::parse(text).map_err(|e| wrong(key, format!("`{text}` is no address ({e})")))?;
+    if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
+        return Err(wrong(key, format!("`{text}` must start with https://")));
+    }
+    if text.ends_with('/') {
+        return Err(wrong(key, "leave out the slash at the end"));
+    }
+    Ok(())
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSection {
+    /// Where the service listens.
+    pub bind: SocketAddr,
+    /// Our own address as the world sees it.
+    pub public_url: String,
+    /// Longest body of a request, in bytes.
+    pub body_limit_bytes: usize,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Threads that serve requests; 0 is one per core.
+    pub threads: usize,
+}
+
+impl ServerSection {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        web_address("server.public_url", &self.public_url)?;
+        if !(65_536..=64 * 1024 * 1024).contains(&self.body_limit_bytes) {
+            return Err(wrong("server.body_limit_bytes", "must be between 65536 and 67108864"));
+        }
+        Ok(())
+    }
+}
+
+/// `[database]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSection {
+    /// Address of the database; may hold a password.
+    pub url: SecretString,
+    url_file: Option<PathBuf>,
+}
+
+impl DatabaseSection {
+    pub(super) fn resolve(&mut self) -> Result<(), ConfigError> {
+        if let Some(path) = &self.url_file {
+            // The manual's default stands in `url`, so a file simply wins over it.
+            let mut from_file = None;
+            secret("database.url", &mut from_file, Some(path))?;
+            self.url = from_file.unwrap_or_else(|| self.url.clone());
+        }
+        Ok(())
+    }
+}
+
+/// `[security]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecuritySection {
+    /// Seals tokens and credentials at rest.
+    pub master_key: Option<SecretString>,
+    master_key_file: Option<PathBuf>,
+    /// Keys used before.
+    pub previous_keys: Vec<SecretString>,
+    /// Bearer token of the management API.
+    pub admin_token: Option<SecretString>,
+    admin_token_file: Option<PathBuf>,
+}
+
+impl SecuritySection {
+    pub(super) fn resolve(&mut self) -> Result<(), ConfigError> {
+        secret("security.master_key", &mut self.master_key, self.master_key_file.as_deref())?;
+        secret("security.admin_token", &mut self.admin_token, self.admin_token_file.as_deref())
+    }
+}
+
+/// `[network]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSection {
+    /// Networks that outgoing calls may reach although they are not public.
+    pub allow_private: Vec<IpNet>,
+}
+
+/// `[bitrix24]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bitrix24Section {
+    /// Applications by the name used in our routes.
+    #[serde(default)]
+    pub apps: BTreeMap<String, Bitrix24App>,
+    /// Authorization servers that are believed.
+    pub oauth_hosts: Vec<String>,
+    /// Whether portals without TLS are allowed.
+    pub insecure_http: bool,
+    /// Calls per second a portal takes.
+    pub requests_per_second: f64,
+    /// Calls a portal lets us save up.
+    pub burst: u32,
+    /// When a robot's result is given once more.
+    pub repeat_result: Span,
+}
+
+/// `[bitrix24.apps.<name>]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bitrix24App {
+    /// Issued by Bitrix24.
+    pub client_id: String,
+    /// Issued by Bitrix24; may follow later, then tokens cannot be refreshed yet.
+    pub client_secret: Option<SecretString>,
+    client_secret_file: Option<PathBuf>,
+}
+
+impl Bitrix24Section {
+    pub(super) fn resolve(&mut self) -> Result<(), ConfigError> {
+        for (name, app) in &mut self.apps {
+            let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            if !plain {
+                return Err(wrong(
+                    "bitrix24.apps",
+                    format!("`{name}` is part of our routes: letters, digits, - and _"),
+                ));
+            }
+            let key = format!("bitrix24.apps.{name}.client_secret");
+            secret(&key, &mut app.client_secret, app.client_secret_file.as_deref())?;
+        }
+        for host in &self.oauth_hosts {
+            web_address("bitrix24.oauth_hosts", host)?;
+        }
+        if !(0.1..=1000.0).contains(&self.requests_per_second) || self.burst == 0 {
+            return Err(wrong("bitrix24.requests_per_second", "must be between 0.1 and 1000, burst at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// `[comments]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommentsSection {
+    /// Whether phones are masked.
+    pub mask_phones: bool,
+    /// Time zone of the times shown.
+    pub time_zone: String,
+}
+
+impl CommentsSection {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        match jiff::tz::TimeZone::get(&self.time_zone) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(wrong("comments.time_zone", format!("`{}` is no IANA time zone", self.time_zone))),
+        }
+    }
+}
+
+/// `[phones]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhonesSection {
+    /// Country in which numbers without a country code are read.
+    pub country: String,
+}
+
+impl PhonesSection {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let letters = self.country.len() == 2 && self.country.bytes().all(|b| b.is_ascii_uppercase());
+        if letters { Ok(()) } else { Err(wrong("phones.country", "two capital letters, for example RU")) }
+    }
+}
+
+/// `[providers.<name>]`; what is absent is the provider's own default.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderSection {
+    /// Base address of the vendor's API.
+    pub base_url: Option<String>,
+    /// Version segment of its addresses.
+    pub api_version: Option<String>,
+}
+
+impl ProviderSection {
+    pub(super) fn validate(&self, name: &str) -> Result<(), ConfigError> {
+        match &self.base_url {
+            Some(url) => web_address(&format!("providers.{name}.base_url"), url),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `[delivery]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeliverySection {
+    /// Waits between tries.
+    pub retry_schedule: Vec<Span>,
+    /// How long a message may wait to be sent.
+    pub not_after: Span,
+    /// Sends of one channel under way at once.
+    pub workers: usize,
+    /// How long a silent process keeps its queues.
+    pub lease: Span,
+    /// How long an unclear send waits for its echo; zero is the provider's rule.
+    pub unclear_wait: Span,
+}
+
+impl DeliverySection {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        if self.retry_schedule.is_empty() {
+            return Err(wrong("delivery.retry_schedule", "at least one wait"));
+        }
+        if !(1..=10_000).contains(&self.workers) {
+            return Err(wrong("delivery.workers", "between 1 and 10000"));
+        }
+        if self.lease.0.0 < 1000 {
+            return Err(wrong("delivery.lease", "at least one second"));
+        }
+        Ok(())
+    }
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSection {
+    /// Filter as in `RUST_LOG`.
+    pub level: String,
+    /// How lines are written.
+    pub format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// The settings in force as TOML, secrets as `"***"`.
+pub(super) fn describe(config: &Config) -> String {
+    use toml::{Table, Value};
+    let text = |value: &str| Value::String(value.to_owned());
+    let list = |values: Vec<String>| Value::Array(values.into_iter().map(Value::String).collect());
+    let masked = |value: &Option<SecretString>| text(if value.is_some() { "***" } else { "" });
+    let number = |value: usize| Value::Integer(i64::try_from(value).unwrap_or(i64::MAX));
+    let table = |entries: Vec<(&str, Value)>| {
+        Value::Table(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    };
+    let networks = |nets: &[IpNet]| list(nets.iter().map(ToString::to_string).collect());
+    let apps: Table = config
+        .bitrix24
+        .apps
+        .iter()
+        .map(|(name, app)| {
+            let entry = vec![("client_id", text(&app.client_id)), ("client_secret", masked(&app.client_secret))];
+            (name.clone(), table(entry))
+        })
+        .collect();
+    let providers: Table = config
+        .providers
+        .iter()
+        .map(|(name, section)| {
+            let or_default = |value: &Option<String>| text(value.as_deref().unwrap_or_default());
+            let entry =
+                vec![("base_url", or_default(&section.base_url)), ("api_version", or_default(&section.api_version))];
+            (name.clone(), table(entry))
+        })
+        .collect();
+    let all = table(vec![
+        (
+            "server",
+            table(vec![
+                ("bind", text(&config.server.bind.to_string())),
+                ("public_url", text(&config.server.public_url)),
+                ("body_limit_bytes", number(config.server.body_limit_bytes)),
+                ("trusted_proxies", networks(&config.server.trusted_proxies)),
+                ("threads", number(config.server.threads)),
+            ]),
+        ),
+        ("database", table(vec![("url", text(&masked_url(config.database.url.expose_secret())))])),
+        (
+            "security",
+            table(vec![
+                ("master_key", masked(&config.security.master_key)),
+                ("previous_keys", list(config.security.previous_keys.iter().map(|_| "***".to_owned()).collect())),
+                ("admin_token", masked(&config.security.admin_token)),
+            ]),
+        ),
+        ("network", table(vec![("allow_private", networks(&config.network.allow_private))])),
+        (
+            "bitrix24",
+            table(vec![
+                ("oauth_hosts", list(config.bitrix24.oauth_hosts.clone())),
+                ("insecure_http", Value::Boolean(config.bitrix24.insecure_http)),
+                ("requests_per_second", Value::Float(config.bitrix24.requests_per_second)),
+                ("burst", Value::Integer(i64::from(config.bitrix24.burst))),
+                ("repeat_result", text(&config.bitrix24.repeat_result.to_string())),
+                ("apps", Value::Table(apps)),
+            ]),
+        ),
+        (
+            "comments",
+            table(vec![
+                ("mask_phones", Value::Boolean(config.comments.mask_phones)),
+                ("time_zone", text(&config.comments.time_zone)),
+            ]),
+        ),
+        ("phones", table(vec![("country", text(&config.phones.country))])),
+        ("providers", Value::Table(providers)),
+        (
+            "delivery",
+            table(vec![
+                ("retry_schedule", list(config.delivery.retry_schedule.iter().map(ToString::to_string).collect())),
+                ("not_after", text(&config.delivery.not_after.to_string())),
+                ("workers", number(config.delivery.workers)),
+                ("lease", text(&config.delivery.lease.to_string())),
+                ("unclear_wait", text(&config.delivery.unclear_wait.to_string())),
+            ]),
+        ),
+        (
+            "log",
+            table(vec![
+                ("level", text(&config.log.level)),
+                ("format", text(if config.log.format == LogFormat::Json { "json" } else { "text" })),
+            ]),
+        ),
+    ]);
+    toml::to_string(&all).unwrap_or_default()
+}
+
+/// An address of a database without its password.
+fn masked_url(url: &str) -> String {
+    match url::Url::parse(url) {
+        Ok(mut parsed) if parsed.password().is_some() => {
+            // Cannot fail for an address that has a password.
+            let _ = parsed.set_password(Some("***"));
+            parsed.to_string()
+        }
+        Ok(_) | Err(_) => url.to_owned(),
+    }
+}

@@ -1,0 +1,361 @@
+//! Bitrix24's side: robots, life-cycle events, and the pages it shows in its frame.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::State;
+use super::problem::Problem;
+use super::verified::Verified;
+use crate::crm::TokenStore;
+use crate::crm::bitrix24::command::{CommandOptions, command};
+use crate::crm::bitrix24::wire::{Auth, Event, PageOpen, WireError, event_call, page_open, robot_call};
+use crate::crm::bitrix24::{Proof, ProveError};
+use crate::domain::ids::CommandId;
+use crate::domain::job::{Job, JobKind, QueueKey};
+use crate::domain::language::Language;
+use crate::domain::portal::{CrmKind, Portal, PortalState};
+use crate::forms::{self, FormLimits};
+use crate::storage::portals::{Installation, KnownPortal};
+use crate::ui::{self, FrameNotice, FrameView};
+use crate::{i18n, telemetry};
+
+const SOURCE: &str = "bitrix24";
+
+fn decode(body: &[u8]) -> Result<serde_json::Value, Problem> {
+    forms::decode(body, FormLimits::default()).map_err(|e| Problem::Malformed(e.to_string()))
+}
+
+fn require_form(request: &HttpRequest) -> Result<(), Problem> {
+    let kind = request.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let plain = kind.split(';').next().unwrap_or_default().trim();
+    if plain.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        Ok(())
+    } else {
+        Err(Problem::UnsupportedMedia("application/x-www-form-urlencoded is expected".to_owned()))
+    }
+}
+
+impl From<WireError> for Problem {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Unsigned(_) => Self::Forbidden(error.to_string()),
+            WireError::Malformed(_) => Self::Malformed(error.to_string()),
+        }
+    }
+}
+
+fn require_app(state: &State, app: &str) -> Result<(), Problem> {
+    if state.bitrix24.has_app(app) { Ok(()) } else { Err(Problem::NotFound(format!("no application {app}"))) }
+}
+
+/// The portal behind a call of the queue server, once its application token has been compared.
+///
+/// A portal whose token is not known yet (it was installed from a page of an old version that does not tell it) proves
+/// itself by its access token instead, and is believed from then on.
+async fn prove_sender(state: &State, app: &str, auth: &Auth) -> Result<Verified<Portal>, Problem> {
+    let refuse = |why: &str| {
+        telemetry::webhook(SOURCE, "unsigned");
+        tracing::warn!(app, member_id = %auth.member_id, why, "call refused");
+        Err(Problem::Forbidden("the application token does not fit".to_owned()))
+    };
+    let find = |fresh| state.storage.find_portal(CrmKind::Bitrix24, app, &auth.member_id, fresh);
+    let proves = |known: &KnownPortal| known.application_token.as_deref().is_some_and(|kept| auth.proves(kept));
+    let Some(known) = find(false).await? else { return refuse("unknown portal") };
+    if proves(&known) {
+        return Ok(Verified::checked(known.portal.clone()));
+    }
+    // The token may have been replaced a moment ago by another process.
+    let Some(known) = find(true).await? else { return refuse("unknown portal") };
+    if proves(&known) {
+        return Ok(Verified::checked(known.portal.clone()));
+    }
+    if known.application_token.is_some() || known.portal.state == PortalState::Uninstalled {
+        return refuse("wrong application token");
+    }
+    let Some(access) = &auth.access_token else { return refuse("no application token known") };
+    let endpoint = auth.server_endpoint.as_deref();
+    match state.bitrix24.prove(app, access, endpoint, &auth.member_id).await {
+        Ok(proof) => {
+            let token = Some(auth.application_token.expose_secret().to_owned());
+            let installation = Installation {
+                server_endpoint: endpoint.map_or_else(|| known.portal.server_endpoint.clone(), str::to_owned),
+                ..installation(app, &proof, token, known.portal.language)
+            };
+            Ok(Verified::checked(state.storage.install_portal(&installation, None).await?))
+        }
+        Err(error) => Err(refusal_of(&error)),
+    }
+}
+
+fn refusal_of(error: &ProveError) -> Problem {
+    telemetry::webhook(SOURCE, "unproved");
+    tracing::warn!(%error, "not proved");
+    match error {
+        ProveError::UnknownApp(_) => Problem::NotFound(error.to_string()),
+        ProveError::ForeignServer | ProveError::Foreign(_) | ProveError::Refused(_) => {
+            Problem::Forbidden(error.to_string())
+        }
+        ProveError::Unavailable(_) => Problem::Unavailable,
+    }
+}
+
+fn installation(app: &str, proof: &Proof, application_token: Option<String>, language: Language) -> Installation {
+    Installation {
+        crm: CrmKind::Bitrix24,
+        app: app.to_owned(),
+        member_id: proof.member_id.clone(),
+        domain: proof.domain.clone(),
+        client_endpoint: proof.client_endpoint.clone(),
+        server_endpoint: String::new(),
+        application_token,
+        language,
+    }
+}
+
+/// A robot calls. Answered after the command is stored, and before anything is done about it.
+pub async fn robot(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    body: web::Bytes,
+    state: web::Data<State>,
+) -> Result<HttpResponse, Problem> {
+    let (app, _code) = path.into_inner();
+    require_app(&state, &app)?;
+    require_form(&request)?;
+    let call = robot_call(&decode(&body)?)?;
+    let portal = prove_sender(&state, &app, &call.auth).await?;
+    let now = state.clock.now();
+    let id = CommandId::new(&state.ids.ulid());
+    let command = command(portal.get(), &call, id, now, &CommandOptions::default());
+    let portal = portal.into_inner();
+    state.pipeline.accept(Verified::checked(command)).await?;
+    telemetry::webhook(SOURCE, "ok");
+    if portal.state == PortalState::NeedsAuth {
+        take_tokens(&state, &portal, &call.auth).await;
+    }
+    Ok(HttpResponse::Ok().finish())
+}
+
+/// A robot's call carries a fresh pair of tokens; a portal whose own pair has died lives again with it.
+async fn take_tokens(state: &State, portal: &Portal, auth: &Auth) {
+    let Some(pair) = auth.token_pair(true, state.clock.now()) else { return };
+    let kept = state.storage.save_tokens(&portal.id, &pair).await;
+    let set = state.storage.set_portal_state(&portal.id, PortalState::Installed, "").await;
+    if let (Ok(()), Ok(())) = (kept, set) {
+        tracing::info!(portal.id = %portal.id, "the portal's tokens were renewed by a robot's call");
+        state.pipeline.state_changed(QueueKey::Crm(portal.id.clone()));
+    }
+}
+
+/// Something happened to the application in a portal.
+pub async fn event(
+    request: HttpRequest,
+    path: web::Path<String>,
+    body: web::Bytes,
+    state: web::Data<State>,
+) -> Result<HttpResponse, Problem> {
+    let app = path.into_inner();
+    require_app(&state, &app)?;
+    require_form(&request)?;
+    let call = event_call(&decode(&body)?)?;
+    match &call.event {
+        Event::Install { language, .. } | Event::Update { language } => {
+            let language = Language::of_portal(language);
+            let portal = install(&state, &app, &call.auth, language).await?;
+            // Installing and updating remove robots in the portal, whatever we remember of them.
+            state.storage.forget_registrations(&portal.id).await?;
+            ask_reconcile(&state, &portal).await?;
+        }
+        Event::Uninstall { clean } => {
+            let portal = prove_sender(&state, &app, &call.auth).await?.into_inner();
+            state.storage.uninstall_portal(&portal.id).await?;
+            if *clean {
+                state.storage.clean_portal(&portal.id).await?;
+            }
+            state.pipeline.state_changed(QueueKey::Crm(portal.id.clone()));
+            tracing::info!(portal.id = %portal.id, clean, "application removed");
+        }
+        Event::Other(name) => {
+            prove_sender(&state, &app, &call.auth).await?;
+            tracing::debug!(event = name, "event without a use");
+        }
+    }
+    telemetry::webhook(SOURCE, "ok");
+    Ok(HttpResponse::Ok().finish())
+}
+
+/// Installs a portal on the word of the authorization server, never on the word of the event.
+async fn install(state: &State, app: &str, auth: &Auth, language: Language) -> Result<Portal, Problem> {
+    let Some(access) = &auth.access_token else {
+        return Err(Problem::Forbidden("no access token".to_owned()));
+    };
+    let endpoint = auth.server_endpoint.as_deref();
+    let proof = state.bitrix24.prove(app, access, endpoint, &auth.member_id).await.map_err(|e| refusal_of(&e))?;
+    let token = Some(auth.application_token.expose_secret().to_owned());
+    let installation = Installation {
+        server_endpoint: endpoint.unwrap_or_default().to_owned(),
+        ..installation(app, &proof, token, language)
+    };
+    // Whoever installs may administer; the portal itself decides again at every call.
+    let pair = auth.token_pair(true, state.clock.now());
+    let portal = state.storage.install_portal(&installation, pair.as_ref()).await?;
+    state.pipeline.bind_new_portal(&portal.id).await?;
+    state.pipeline.state_changed(QueueKey::Crm(portal.id.clone()));
+    tracing::info!(portal.id = %portal.id, app, "installed");
+    Ok(portal)
+}
+
+async fn ask_reconcile(state: &State, portal: &Portal) -> Result<(), Problem> {
+    let queue = QueueKey::Crm(portal.id.clone());
+    let (seq, now) = (state.ids.ulid(), state.clock.now());
+    let job = Job::new(JobKind::Reconcile, portal.id.as_str(), queue, "reconcile".to_owned(), seq, now);
+    Ok(state.storage.ask_job(job).await?)
+}
+
+/// The installer's page.
+pub async fn install_page(
+    request: HttpRequest,
+    path: web::Path<String>,
+    body: web::Bytes,
+    state: web::Data<State>,
+) -> Result<HttpResponse, Problem> {
+    page(&request, &path, &body, &state, true).await
+}
+
+/// The application's own page.
+pub async fn app_page(
+    request: HttpRequest,
+    path: web::Path<String>,
+    body: web::Bytes,
+    state: web::Data<State>,
+) -> Result<HttpResponse, Problem> {
+    page(&request, &path, &body, &state, false).await
+}
+
+/// Somebody opened an address that belongs into the portal's frame.
+pub async fn visitor(path: web::Path<String>, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    require_app(&state, &path)?;
+    ui::visitor().map_err(broken)
+}
+
+fn broken(error: askama::Error) -> Problem {
+    tracing::error!(%error, "a page could not be made");
+    Problem::Internal
+}
+
+async fn page(
+    request: &HttpRequest,
+    app: &str,
+    body: &[u8],
+    state: &State,
+    installing: bool,
+) -> Result<HttpResponse, Problem> {
+    require_app(state, app)?;
+    let query = decode(request.query_string().as_bytes())?;
+    let opened = match page_open(&query, &decode(body)?) {
+        Ok(opened) => opened,
+        // A bookmark, a moderator, a curious visitor.
+        Err(WireError::Unsigned(_)) => return ui::visitor().map_err(broken),
+        Err(WireError::Malformed(what)) => return Err(Problem::Malformed(what)),
+    };
+    let language = Language::of_portal(&opened.language);
+    let notice = match open(state, app, &opened).await {
+        Ok(view) => return ui::frame(&FrameView { installing, ..view }).map_err(broken),
+        Err(notice) => notice,
+    };
+    match notice {
+        Refused::Said(key) => ui::frame_notice(&FrameNotice { language, key, domain: None }).map_err(broken),
+        Refused::Problem(problem) => Err(problem),
+    }
+}
+
+/// Why a page is not shown.
+enum Refused {
+    /// In words, on a page.
+    Said(&'static str),
+    /// As a refusal.
+    Problem(Problem),
+}
+
+impl From<crate::storage::StorageError> for Refused {
+    fn from(error: crate::storage::StorageError) -> Self {
+        Self::Problem(error.into())
+    }
+}
+
+/// Proves who opened the page, brings the installation up to date and says how it stands.
+async fn open(state: &State, app: &str, opened: &PageOpen) -> Result<FrameView, Refused> {
+    let Some(tokens) = &opened.tokens else { return Err(Refused::Said("no_access")) };
+    let access: &SecretString = &tokens.access;
+    let endpoint = opened.server_endpoint.as_deref();
+    let proof = match state.bitrix24.prove(app, access, endpoint, &opened.member_id).await {
+        Ok(proof) => proof,
+        Err(ProveError::Unavailable(error)) => {
+            tracing::warn!(%error, "authorization server unavailable");
+            return Err(Refused::Said("try_later"));
+        }
+        Err(error) => return Err(Refused::Problem(refusal_of(&error))),
+    };
+    let who = state.bitrix24.who(&proof, access).await.map_err(|error| {
+        tracing::warn!(%error, "the portal did not say who opened the page");
+        Refused::Said("try_later")
+    })?;
+    if !who.is_admin {
+        return Err(Refused::Said("admins_only"));
+    }
+    let reads = if who.language.is_empty() { &opened.language } else { &who.language };
+    let token = opened.application_token.as_ref().map(|token| token.expose_secret().to_owned());
+    let known = state.storage.find_portal(CrmKind::Bitrix24, app, &proof.member_id, true).await?;
+    let server_endpoint = match (&opened.server_endpoint, known) {
+        (Some(endpoint), _) => endpoint.clone(),
+        (None, Some(known)) => known.portal.server_endpoint.clone(),
+        // An old portal does not say; any configured server answers for all of them.
+        (None, None) => state.bitrix24.default_server_endpoint(),
+    };
+    let installation =
+        Installation { server_endpoint, ..installation(app, &proof, token, Language::of_portal(reads)) };
+    let pair = opened.token_pair(&who.user_id, who.is_admin, state.clock.now());
+    let portal = state.storage.install_portal(&installation, pair.as_ref()).await?;
+    state.pipeline.bind_new_portal(&portal.id).await?;
+    state.pipeline.state_changed(QueueKey::Crm(portal.id.clone()));
+    describe(state, portal, opened, &proof).await
+}
+
+async fn describe(state: &State, portal: Portal, opened: &PageOpen, proof: &Proof) -> Result<FrameView, Refused> {
+    let language = Language::of_portal(&opened.language);
+    let lines = state.storage.lines_of_portal(&portal.id).await?;
+    let named: Vec<(String, String)> = lines.iter().map(|line| (line.id.to_string(), line.name.clone())).collect();
+    let (ready, notes) = match state.bitrix24.reconcile_report(&portal, &named).await {
+        Ok(report) => (report.problems.is_empty(), report.notes(language)),
+        Err(error) => {
+            tracing::warn!(%error, portal.id = %portal.id, "registration failed");
+            (false, vec![i18n::text(language, "install.problem", &[("error", &error.code)])])
+        }
+    };
+    let mut channels = Vec::new();
+    for line in lines.iter() {
+        for channel in state.storage.channels_of_line(&line.id).await?.iter() {
+            channels.push(ui::FrameChannel::new(line, channel, language));
+        }
+    }
+    Ok(FrameView {
+        language,
+        domain: proof.domain.clone(),
+        installing: false,
+        ready,
+        notes,
+        channels,
+        portal: portal.id.to_string(),
+    })
+}
+
+/// Addresses below `/bitrix24/{app}`.
+pub(super) fn routes(config: &mut web::ServiceConfig) {
+    config.service(
+        web::scope("/bitrix24/{app}")
+            .service(web::resource("/install").post(install_page).get(visitor))
+            .service(web::resource("/app").post(app_page).get(visitor))
+            .service(web::resource("/events").post(event))
+            .service(web::resource("/robots/{code}").post(robot)),
+    );
+}
