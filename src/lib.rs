@@ -27,6 +27,7 @@
 
 pub mod crm;
 pub mod domain;
+pub mod forms;
 pub mod i18n;
 pub mod outbound;
 pub mod providers;
