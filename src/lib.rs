@@ -29,5 +29,7 @@ pub mod crm;
 pub mod domain;
 pub mod forms;
 pub mod i18n;
+pub mod manifests;
 pub mod outbound;
 pub mod providers;
+pub mod robots;
