@@ -16,7 +16,12 @@ use crate::config::{Config, LogFormat};
 use crate::storage::db::Db;
 
 #[derive(Parser)]
-#[command(name = "mostik", version, about = "Connects Bitrix24 with official messaging APIs", arg_required_else_help = true)]
+#[command(
+    name = "mostik",
+    version,
+    about = "Connects Bitrix24 with official messaging APIs",
+    arg_required_else_help = true
+)]
 struct Arguments {
     /// Configuration file (TOML); see `mostik check-config --manual` for every setting
     #[arg(long, global = true, value_name = "FILE")]

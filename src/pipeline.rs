@@ -5,6 +5,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod accept;
+pub mod binding;
 pub mod deliver;
 pub mod ingest;
 pub mod intake;

@@ -137,7 +137,10 @@ fn html(page: String, framed_by: Option<&str>) -> HttpResponse {
 pub fn assets(config: &mut web::ServiceConfig) {
     config
         .route("/assets/page.css", web::get().to(async || asset("text/css", include_str!("ui/assets/page.css"))))
-        .route("/assets/frame.js", web::get().to(async || asset("text/javascript", include_str!("ui/assets/frame.js"))));
+        .route(
+            "/assets/frame.js",
+            web::get().to(async || asset("text/javascript", include_str!("ui/assets/frame.js"))),
+        );
 }
 
 fn asset(kind: &'static str, text: &'static str) -> HttpResponse {
@@ -176,7 +179,8 @@ mod tests {
         assert!(policy.ends_with("frame-ancestors 'self' https://acme.example http://acme.example"), "{policy}");
         let mut strange = view(Language::En);
         strange.domain = "x.example; script-src *".into();
-        let policy = frame(&strange).unwrap().headers().get("content-security-policy").unwrap().to_str().unwrap().to_owned();
+        let policy =
+            frame(&strange).unwrap().headers().get("content-security-policy").unwrap().to_str().unwrap().to_owned();
         assert!(policy.ends_with("frame-ancestors 'none'"), "{policy}");
     }
 

@@ -81,7 +81,9 @@ async fn public_address(config: &Config, outbound: &Outbound, findings: &mut Fin
     let call = Call::get(format!("{url}/healthz")).timeout(Duration::from_secs(5));
     match outbound.call(call).await {
         Ok(answer) if answer.status == 200 => findings.good("public address", &format!("{url} answers")),
-        Ok(answer) => findings.bad("public address", &format!("{url}/healthz answers {}: is it this service?", answer.status)),
+        Ok(answer) => {
+            findings.bad("public address", &format!("{url}/healthz answers {}: is it this service?", answer.status))
+        }
         Err(error) => findings.warn(
             "public address",
             &format!("{url} was not reached from here ({error}); start the service and its proxy, then look again"),
@@ -154,7 +156,10 @@ async fn portals(probe: &Probe, findings: &mut Findings) -> anyhow::Result<()> {
         match portal.state {
             PortalState::Installed | PortalState::Uninstalled => {}
             PortalState::NeedsAuth => {
-                findings.bad(&portal.domain, "its tokens are dead: an administrator must open the application there once")?;
+                findings.bad(
+                    &portal.domain,
+                    "its tokens are dead: an administrator must open the application there once",
+                )?;
             }
             PortalState::Blocked => findings.bad(&portal.domain, &portal.state_reason)?,
         }

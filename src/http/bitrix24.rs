@@ -193,7 +193,7 @@ async fn install(state: &State, app: &str, auth: &Auth, language: Language) -> R
     let proof = state.bitrix24.prove(app, access, endpoint, &auth.member_id).await.map_err(|e| refusal_of(&e))?;
     let token = Some(auth.application_token.expose_secret().to_owned());
     let installation = Installation {
-        server_endpoint: endpoint.unwrap_or_default().to_owned(),
+        server_endpoint: endpoint.map_or_else(|| state.bitrix24.default_server_endpoint(), str::to_owned),
         ..installation(app, &proof, token, language)
     };
     // Whoever installs may administer; the portal itself decides again at every call.
@@ -312,8 +312,7 @@ async fn open(state: &State, app: &str, opened: &PageOpen) -> Result<FrameView, 
         // An old portal does not say; any configured server answers for all of them.
         (None, None) => state.bitrix24.default_server_endpoint(),
     };
-    let installation =
-        Installation { server_endpoint, ..installation(app, &proof, token, Language::of_portal(reads)) };
+    let installation = Installation { server_endpoint, ..installation(app, &proof, token, Language::of_portal(reads)) };
     let pair = opened.token_pair(&who.user_id, who.is_admin, state.clock.now());
     let portal = state.storage.install_portal(&installation, pair.as_ref()).await?;
     state.pipeline.bind_new_portal(&portal.id).await?;

@@ -71,10 +71,10 @@ pub async fn handshake(
     let (provider, id) = path.into_inner();
     let channel = channel(&state, &provider, &id).await?;
     let entry = providers::find(&provider).ok_or_else(|| Problem::NotFound("no such provider".to_owned()))?;
-    let query: Vec<(String, String)> =
-        form_urlencoded::parse(request.query_string().as_bytes()).into_owned().collect();
+    let query: Vec<(String, String)> = form_urlencoded::parse(request.query_string().as_bytes()).into_owned().collect();
     let value = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    let challenge = entry.spec.handshake.as_ref().and_then(|handshake| webhook_auth::handshake(handshake, &channel, value));
+    let challenge =
+        entry.spec.handshake.as_ref().and_then(|handshake| webhook_auth::handshake(handshake, &channel, value));
     match challenge {
         Some(challenge) => Ok(HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(challenge.to_owned())),
         None => Err(Problem::Forbidden("the verification token does not fit".to_owned())),

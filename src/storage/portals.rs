@@ -11,6 +11,7 @@ use super::db::{Row, args};
 use super::{Storage, StorageError, sql};
 use crate::crm::{StoreDown, TokenPair, TokenStore};
 use crate::domain::ids::PortalId;
+use crate::domain::job::QueueKey;
 use crate::domain::language::Language;
 use crate::domain::portal::{CrmKind, Portal, PortalState};
 use crate::domain::time::Timestamp;
@@ -197,6 +198,22 @@ impl Storage {
         tx.commit().await?;
         self.portals.forget(id).await;
         Ok(())
+    }
+
+    /// The portal asked that what is known of its people be deleted: its commands, messages, attempts and jobs go. The
+    /// portal's own row stays, so that a new installation finds its lines.
+    ///
+    /// # Errors
+    /// [`StorageError`]; nothing was deleted.
+    pub async fn clean_portal(&self, id: &PortalId) -> Result<(), StorageError> {
+        let mut tx = self.db.begin().await?;
+        for queue in [QueueKey::Intake(id.clone()), QueueKey::Crm(id.clone())] {
+            tx.exec(sql::CLEAN_JOBS_OF_QUEUE, args![queue.to_string()]).await?;
+        }
+        for statement in [sql::CLEAN_SENDS, sql::CLEAN_ATTEMPTS, sql::CLEAN_MESSAGES, sql::CLEAN_COMMANDS] {
+            tx.exec(statement, args![id.as_str()]).await?;
+        }
+        tx.commit().await
     }
 
     /// The CRM removed what we had registered (an update of the application does that).

@@ -177,6 +177,18 @@ statements! {
     TOKEN_DROP = "UPDATE portal_tokens SET dead = 1 WHERE portal_id = $1 AND user_id = $2 AND pair = $3";
     /// Every pair of a portal is gone.
     TOKENS_FORGET = "DELETE FROM portal_tokens WHERE portal_id = $1";
+    /// Deletes the jobs of a queue.
+    CLEAN_JOBS_OF_QUEUE = "DELETE FROM jobs WHERE queue = $1";
+    /// Deletes the sends of a portal's messages.
+    CLEAN_SENDS = "DELETE FROM jobs WHERE kind = 'send' AND subject IN (SELECT m.id FROM messages m
+        JOIN commands c ON c.id = m.command_id WHERE c.portal_id = $1)";
+    /// Deletes what was noted of sending a portal's messages.
+    CLEAN_ATTEMPTS = "DELETE FROM attempts WHERE message_id IN (SELECT m.id FROM messages m
+        JOIN commands c ON c.id = m.command_id WHERE c.portal_id = $1)";
+    /// Deletes a portal's messages.
+    CLEAN_MESSAGES = "DELETE FROM messages WHERE command_id IN (SELECT id FROM commands WHERE portal_id = $1)";
+    /// Deletes a portal's commands.
+    CLEAN_COMMANDS = "DELETE FROM commands WHERE portal_id = $1";
     /// What was registered last.
     REGISTRATIONS = "SELECT key, fingerprint FROM registrations WHERE portal_id = $1";
     /// Remembers a registration.

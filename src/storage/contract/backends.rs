@@ -10,6 +10,7 @@ on_both! {
     a_queue_has_one_owner
     a_silent_worker_loses_its_queues
     registrations_are_remembered
+    a_cleaned_portal_leaves_nothing_of_its_people
 }
 
 mod promises {
@@ -143,6 +144,23 @@ mod promises {
         assert!(storage.queues_straggling(Millis::seconds(1)).await.unwrap().is_empty());
         storage.ask_job(job(&portal)).await.unwrap();
         assert_eq!(storage.queues_straggling(Millis::seconds(1)).await.unwrap(), [queue]);
+    }
+
+    pub(super) async fn a_cleaned_portal_leaves_nothing_of_its_people(world: &World) {
+        use super::super::things::{command, message};
+        let (portal, channel) = furnished(world).await;
+        let command = command(&portal, "k1", crate::domain::command::WaitFor::Accepted);
+        world.storage.accept(command.clone()).await.unwrap();
+        let messages = vec![message(&command, &channel, "79001234567", None)];
+        let id = messages[0].record.id.clone();
+        let plan = crate::storage::plan::Plan { command: command.id.clone(), waits: true, messages };
+        world.storage.plan(plan).await.unwrap();
+        world.storage.uninstall_portal(&portal).await.unwrap();
+        world.storage.clean_portal(&portal).await.unwrap();
+        assert!(world.storage.find_message(&id).await.unwrap().is_none());
+        assert!(world.storage.load_commands(&[command.id]).await.unwrap().is_empty());
+        assert!(world.storage.count_jobs().await.unwrap().is_empty());
+        assert_eq!(world.storage.lines_of_portal(&portal).await.unwrap().len(), 1);
     }
 
     pub(super) async fn registrations_are_remembered(world: &World) {

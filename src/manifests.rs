@@ -1,0 +1,145 @@
+//! What the CRMs must know of us: `connector-manifests/`, compiled in.
+
+use serde::Deserialize;
+
+use crate::robots::Texts;
+
+/// The Bitrix24 application.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bitrix24App {
+    /// Its name in the portal.
+    pub name: Texts,
+    /// File beside the manifest; its content is [`BITRIX24_ICON`].
+    pub icon: String,
+    /// Where our pages and handlers stand.
+    pub handlers: Handlers,
+    /// Rights it needs.
+    pub scopes: Vec<Scope>,
+    /// Events we want to be told.
+    pub events: Vec<EventName>,
+    /// Where our pages appear.
+    pub placements: Vec<Placement>,
+}
+
+/// Paths below the public address, with `{app}` and `{code}` to be filled in.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Handlers {
+    /// The installer page.
+    pub install: String,
+    /// The application's own page.
+    pub app: String,
+    /// All events.
+    pub events: String,
+    /// One robot.
+    pub robots: String,
+}
+
+/// One right.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scope {
+    /// Bitrix24's word.
+    pub code: String,
+    /// What it is needed for, to complete "the right … is needed".
+    pub reason: Texts,
+}
+
+/// One event.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventName {
+    /// Bitrix24's word, upper case.
+    pub code: String,
+}
+
+/// One place where a page of ours appears.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placement {
+    /// Bitrix24's word.
+    pub code: String,
+    /// Path below the public address.
+    pub path: String,
+    /// True when it has to be registered with `placement.bind`.
+    pub bind: bool,
+    /// Its title.
+    pub title: Texts,
+}
+
+/// Picture of the Bitrix24 application.
+pub const BITRIX24_ICON: &str = include_str!("../connector-manifests/bitrix24/icon.svg");
+
+/// Reads the manifest of the Bitrix24 application.
+///
+/// # Errors
+/// The file is not what it should be; it is compiled in and tested, so this means a broken build.
+pub fn bitrix24() -> Result<Bitrix24App, String> {
+    toml::from_str(include_str!("../connector-manifests/bitrix24/app.toml"))
+        .map_err(|e| format!("connector-manifests/bitrix24/app.toml: {e}"))
+}
+
+impl Bitrix24App {
+    /// Rights that are needed and not among those granted.
+    #[must_use]
+    pub fn missing_scopes(&self, granted: &[String]) -> Vec<&Scope> {
+        let lacks = |scope: &&Scope| !granted.iter().any(|have| have.eq_ignore_ascii_case(&scope.code));
+        self.scopes.iter().filter(lacks).collect()
+    }
+}
+
+impl Handlers {
+    /// The whole address of a path: the public address, `{app}` and `{code}` filled in.
+    #[must_use]
+    pub fn address(path: &str, public_url: &str, app: &str, code: &str) -> String {
+        format!("{}{}", public_url.trim_end_matches('/'), path.replace("{app}", app).replace("{code}", code))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_is_sound() {
+        let app = bitrix24().unwrap();
+        assert!(!app.name.ru.to_lowercase().contains("bitrix") && !app.name.en.to_lowercase().contains("bitrix"));
+        assert_eq!(app.icon, "icon.svg");
+        assert!(BITRIX24_ICON.starts_with("<svg") && BITRIX24_ICON.trim_end().ends_with("</svg>"));
+        assert!(!app.scopes.is_empty());
+        for scope in &app.scopes {
+            assert!(!scope.reason.ru.is_empty() && !scope.reason.en.is_empty(), "{}", scope.code);
+        }
+        for event in ["ONAPPINSTALL", "ONAPPUPDATE", "ONAPPUNINSTALL"] {
+            assert!(app.events.iter().any(|known| known.code == event), "{event}");
+        }
+        assert!(app.events.iter().all(|event| event.code == event.code.to_ascii_uppercase()));
+        let handlers = [&app.handlers.install, &app.handlers.app, &app.handlers.events, &app.handlers.robots];
+        let placements = app.placements.iter().map(|placement| &placement.path);
+        for path in handlers.into_iter().chain(placements) {
+            assert!(path.starts_with("/bitrix24/{app}/"), "{path}");
+        }
+        assert!(app.placements.iter().all(|placement| !placement.bind), "binding of placements is not built yet");
+    }
+
+    #[test]
+    fn missing_rights_are_named() {
+        let app = bitrix24().unwrap();
+        let missing = |granted: &[&str]| -> Vec<String> {
+            let granted: Vec<String> = granted.iter().map(|scope| (*scope).to_owned()).collect();
+            app.missing_scopes(&granted).iter().map(|scope| scope.code.clone()).collect()
+        };
+        assert_eq!(missing(&["crm", "bizproc", "im"]), [""; 0]);
+        assert_eq!(missing(&["CRM"]), ["bizproc"]);
+        assert_eq!(missing(&[]), ["crm", "bizproc"]);
+    }
+
+    #[test]
+    fn addresses_are_filled_in() {
+        assert_eq!(
+            Handlers::address("/bitrix24/{app}/robots/{code}", "https://c.example/", "main", "send_message"),
+            "https://c.example/bitrix24/main/robots/send_message"
+        );
+    }
+}
