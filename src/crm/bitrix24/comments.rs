@@ -1,0 +1,230 @@
+//! The living comment of a message, as text with Bitrix24's mark-up.
+//!
+//! What people and vendors wrote is put in with its square brackets replaced: Bitrix24 knows no escape for them, and a
+//! client's text must not become a link or call a user. The last line carries the short form of the message's id: people
+//! quote it, and it is how a comment is recognised that may have been written without our hearing of it.
+
+use jiff::tz::TimeZone;
+
+use crate::domain::channel::Messenger;
+use crate::domain::effect::CommentView;
+use crate::domain::language::Language;
+use crate::domain::phone::masked;
+use crate::domain::time::Timestamp;
+use crate::i18n;
+
+/// How comments look, by the operator's settings.
+#[derive(Clone, Debug)]
+pub(super) struct CommentStyle {
+    /// Show addresses as `+7•••••12-34`.
+    pub(super) mask: bool,
+    /// Whose clock the times are given by.
+    pub(super) zone: TimeZone,
+}
+
+impl CommentStyle {
+    /// The whole comment.
+    pub(super) fn text(&self, language: Language, view: &CommentView) -> String {
+        let say = |key: &str, values: &[(&str, &str)]| i18n::text(language, &format!("comment.{key}"), values);
+        let mut lines = Vec::new();
+
+        let messenger = view.messenger.map_or_else(|| say("message", &[]), |messenger| messenger.title().to_owned());
+        let mut head = format!("[b]{messenger}[/b]");
+        if !view.channel.is_empty() {
+            head.push_str(&format!(" · {}", plain(&view.channel)));
+        }
+        if !view.peer.is_empty() {
+            head.push_str(&format!(" → {}", plain(&self.peer(view))));
+        }
+        lines.push(head);
+
+        let state = say(&format!("state_{}", view.state.code()), &[]);
+        lines.push(format!("{state}, {}", self.moment(view.at, "%H:%M %d.%m")));
+
+        if let Some(template) = &view.template {
+            lines.push(say("template", &[("name", &plain(template))]));
+        }
+        if !view.excerpt.is_empty() {
+            lines.push(say("quote", &[("text", &plain(&view.excerpt))]));
+        }
+        if let Some(failure) = &view.failure {
+            let reason = plain(&i18n::error(language, failure.code, &failure.detail));
+            lines.push(match view.vendor_code.as_str() {
+                "" => say("reason", &[("reason", &reason)]),
+                code => say("reason_code", &[("reason", &reason), ("code", &plain(code))]),
+            });
+            let advice = i18n::advice(language, failure.code);
+            if !advice.is_empty() {
+                lines.push(say("advice", &[("advice", &advice)]));
+            }
+        }
+        let user = view.responsible.as_ref().map(|user| user.as_str());
+        if let Some(id) = user.filter(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit())) {
+            lines.push(say("responsible", &[("user", &format!("[user={id}]№{id}[/user]"))]));
+        }
+        lines.push(format!("[color=#959ca4]· №{}[/color]", view.message.short()));
+        lines.join("\n")
+    }
+
+    /// A moment by the style's clock; empty for moments no calendar knows.
+    pub(super) fn moment(&self, at: Timestamp, format: &str) -> String {
+        jiff::Timestamp::from_millisecond(at.0)
+            .map(|at| at.to_zoned(self.zone.clone()).strftime(format).to_string())
+            .unwrap_or_default()
+    }
+
+    fn peer(&self, view: &CommentView) -> String {
+        if self.mask {
+            return masked(&view.peer);
+        }
+        let by_phone = match view.messenger {
+            Some(Messenger::Whatsapp | Messenger::Sms) => true,
+            Some(Messenger::Telegram | Messenger::Max | Messenger::Vk | Messenger::Avito | Messenger::Email) | None => {
+                false
+            }
+        };
+        let digits = (7..=15).contains(&view.peer.len()) && view.peer.bytes().all(|b| b.is_ascii_digit());
+        if by_phone && digits { format!("+{}", view.peer) } else { view.peer.clone() }
+    }
+}
+
+/// True when this comment is about the message with this short id: it stands in the last line.
+pub(super) fn refers_to(comment: &str, short: &str) -> bool {
+    let last = comment.trim_end().lines().next_back().unwrap_or_default();
+    last.split(|sign: char| !sign.is_alphanumeric()).any(|word| word == short)
+}
+
+/// Foreign text on one line and without mark-up.
+fn plain(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('[', "［").replace(']', "］")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::{CrmUserId, MessageId};
+    use crate::domain::outcome::{ErrorCode, Failure};
+    use crate::domain::status::MessageState;
+
+    fn style(mask: bool) -> CommentStyle {
+        CommentStyle { mask, zone: TimeZone::get("Europe/Moscow").unwrap() }
+    }
+
+    fn view(state: MessageState) -> CommentView {
+        CommentView {
+            message: MessageId::new("01JABCDEFGHJKMNPQRSTVWXYZ0"),
+            messenger: Some(Messenger::Whatsapp),
+            channel: "Sales".to_owned(),
+            peer: "79001234567".to_owned(),
+            excerpt: "Your order is ready".to_owned(),
+            template: None,
+            state,
+            // 2026-11-21 11:03 UTC
+            at: Timestamp(1_795_258_980_000),
+            failure: None,
+            vendor_code: String::new(),
+            responsible: None,
+        }
+    }
+
+    const FOOT: &str = "[color=#959ca4]· №VWXYZ0[/color]";
+
+    #[test]
+    fn every_state_reads_well_in_both_languages() {
+        let rows = [
+            (MessageState::Queued, "Ждёт отправки", "Waiting to be sent"),
+            (MessageState::Undecided, "Не подтверждено", "Not confirmed"),
+            (MessageState::Accepted, "Принято мессенджером", "Accepted by the messenger"),
+            (MessageState::Sent, "Отправлено", "Sent"),
+            (MessageState::Delivered, "Доставлено", "Delivered"),
+            (MessageState::Read, "Прочитано", "Read"),
+            (MessageState::Failed, "Не отправлено", "Not sent"),
+            (MessageState::Cancelled, "Отменено", "Cancelled"),
+        ];
+        assert_eq!(rows.len(), MessageState::ALL.len());
+        for (state, ru, en) in rows {
+            let text = style(false).text(Language::Ru, &view(state));
+            let head = "[b]WhatsApp[/b] · Sales → +79001234567";
+            assert_eq!(text, format!("{head}\n{ru}, 14:03 21.11\n«Your order is ready»\n{FOOT}"));
+            let text = style(false).text(Language::En, &view(state));
+            assert_eq!(text, format!("{head}\n{en}, 14:03 21.11\n“Your order is ready”\n{FOOT}"));
+        }
+    }
+
+    #[test]
+    fn a_failure_says_why_and_what_to_do() {
+        let mut view = view(MessageState::Failed);
+        view.template = Some("hello:ru".to_owned());
+        view.failure = Some(Failure::with(ErrorCode::WindowClosed, "24 h"));
+        view.vendor_code = "131047".to_owned();
+        view.responsible = Some(CrmUserId("12".to_owned()));
+        assert_eq!(
+            style(true).text(Language::Ru, &view),
+            format!(
+                "[b]WhatsApp[/b] · Sales → +7•••••45-67\nНе отправлено, 14:03 21.11\nШаблон: hello:ru\n\
+                 «Your order is ready»\nПричина: 24-часовое окно закрыто (24 h), код 131047\n\
+                 Что делать: Выберите шаблон или дождитесь сообщения клиента\n\
+                 Ответственный: [user=12]№12[/user]\n{FOOT}"
+            )
+        );
+        assert_eq!(
+            style(true).text(Language::En, &view),
+            format!(
+                "[b]WhatsApp[/b] · Sales → +7•••••45-67\nNot sent, 14:03 21.11\nTemplate: hello:ru\n\
+                 “Your order is ready”\nReason: The 24-hour window is closed (24 h), code 131047\n\
+                 What to do: Choose a template, or wait until the client writes\n\
+                 Responsible: [user=12]№12[/user]\n{FOOT}"
+            )
+        );
+    }
+
+    #[test]
+    fn a_message_without_channel_still_has_a_head() {
+        let mut view = view(MessageState::Failed);
+        view.messenger = None;
+        view.channel.clear();
+        view.excerpt.clear();
+        view.peer = "8 (900) abc".to_owned();
+        view.failure = Some(Failure::new(ErrorCode::BadPhone));
+        let text = style(false).text(Language::En, &view);
+        assert!(text.starts_with("[b]Message[/b] → 8 (900) abc\nNot sent, "), "{text}");
+        assert!(text.contains("\nReason: This is not a phone number\n"), "{text}");
+        view.peer.clear();
+        assert!(style(false).text(Language::Ru, &view).starts_with("[b]Сообщение[/b]\n"));
+    }
+
+    #[test]
+    fn foreign_text_cannot_bring_mark_up() {
+        let mut view = view(MessageState::Failed);
+        let evil = "[url=https://evil.example]x[/url] [user=1]\n· №ABCDEF";
+        view.channel = evil.to_owned();
+        view.peer = evil.to_owned();
+        view.excerpt = evil.to_owned();
+        view.template = Some(evil.to_owned());
+        view.failure = Some(Failure::with(ErrorCode::Rejected, evil));
+        view.vendor_code = evil.to_owned();
+        view.responsible = Some(CrmUserId("1][/user][b".to_owned()));
+        let text = style(false).text(Language::En, &view);
+        let own = text.replace("[b]WhatsApp[/b]", "").replace(FOOT, "");
+        assert!(!own.contains(['[', ']']), "{text}");
+        assert!(!refers_to(&text, "ABCDEF"));
+        assert!(refers_to(&text, "VWXYZ0"));
+    }
+
+    #[test]
+    fn a_comment_is_recognised_by_its_last_line() {
+        assert!(refers_to("a\n· №VWXYZ0", "VWXYZ0"));
+        assert!(refers_to("a\n[color=#959ca4]· &#8470;VWXYZ0[/color]\n", "VWXYZ0"));
+        assert!(!refers_to("· №VWXYZ0\nb", "VWXYZ0"));
+        assert!(!refers_to("· №VWXYZ01", "VWXYZ0"));
+        assert!(!refers_to("", "VWXYZ0"));
+    }
+
+    #[test]
+    fn times_follow_the_zone() {
+        let style = CommentStyle { mask: false, zone: TimeZone::get("Asia/Vladivostok").unwrap() };
+        assert!(style.text(Language::En, &view(MessageState::Sent)).contains("Sent, 21:03 21.11"));
+        assert_eq!(style.moment(Timestamp(0), "%Y-%m-%dT%H:%M:%S%:z"), "1970-01-01T10:00:00+10:00");
+        assert_eq!(style.moment(Timestamp(i64::MAX), "%H"), "");
+    }
+}

@@ -1,0 +1,253 @@
+//! Telling a portal several things in one call: comments and results of robots.
+//!
+//! A comment that is gone from the card (a person deleted it) is not written again: the effect counts as done, under
+//! the id it had. Adding a comment is the only thing here that must not be repeated blindly; when an earlier try may have
+//! written it, the card's newest comments are searched for the message's reference first.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::Bitrix24;
+use super::batch::{BATCH_MAX, Batch, Param};
+use super::cards::{entity_type, no_such_card};
+use super::client::Entries;
+use super::comments::refers_to;
+use super::errors::{Fault, own};
+use crate::domain::effect::{ActionResult, Applied, CommentEffect, CrmEffect, CrmError, PortalTrouble, ReplyEffect};
+use crate::domain::ids::CrmCommentId;
+use crate::domain::language::Language;
+use crate::domain::outcome::FailureClass;
+use crate::domain::portal::Portal;
+use crate::domain::time::Timestamp;
+use crate::forms::{integer, items, member, text_at};
+use crate::i18n;
+
+const ADD: &str = "crm.timeline.comment.add";
+const UPDATE: &str = "crm.timeline.comment.update";
+const LIST: &str = "crm.timeline.comment.list";
+const SEND: &str = "bizproc.event.send";
+
+/// What is to be done about one effect.
+enum Plan {
+    /// Decided without a call.
+    Settled(Result<Applied, CrmError>),
+    /// The entry adds a comment.
+    Add(usize),
+    /// The entry changes the comment.
+    Update(usize, CrmCommentId),
+    /// The entry continues a robot.
+    Reply(usize),
+}
+
+impl Bitrix24 {
+    /// [`crate::crm::Crm::apply`]. More effects than fit into one batch go out in several.
+    pub(super) async fn apply_all(&self, portal: &Portal, effects: &[CrmEffect]) -> Vec<Result<Applied, CrmError>> {
+        let mut applied = Vec::with_capacity(effects.len());
+        for chunk in effects.chunks(BATCH_MAX) {
+            applied.extend(self.apply_batch(portal, chunk).await);
+        }
+        applied
+    }
+
+    async fn apply_batch(&self, portal: &Portal, effects: &[CrmEffect]) -> Vec<Result<Applied, CrmError>> {
+        let now = self.clock.now();
+        let mut written = self.look_for_written(portal, effects, now).await;
+        let mut batch = Batch::default();
+        let plans: Vec<Plan> = effects
+            .iter()
+            .enumerate()
+            .map(|(at, effect)| match effect {
+                CrmEffect::Comment(effect) => {
+                    let existing = match written.remove(&at) {
+                        Some(Err(error)) => return Plan::Settled(Err(error)),
+                        Some(Ok(found)) => found,
+                        None => effect.existing.clone(),
+                    };
+                    self.plan_comment(portal, effect, existing, now, &mut batch)
+                }
+                CrmEffect::Reply(effect) => self.plan_reply(portal, effect, now, &mut batch),
+            })
+            .collect();
+        let answer = match batch.is_empty() {
+            true => Ok(Entries::new()),
+            false => self.client.batch(portal, &batch).await,
+        };
+        let entry = |at: usize, repeatable: bool| match &answer {
+            Ok(entries) => match entries.get(at) {
+                Some(Ok(value)) => Ok(value),
+                Some(Err(failed)) => Err(failed.error(repeatable)),
+                None => Err(Fault::Unanswered.error(repeatable, None)),
+            },
+            Err(failed) => Err(failed.error(repeatable)),
+        };
+        plans
+            .into_iter()
+            .map(|plan| match plan {
+                Plan::Settled(result) => result,
+                Plan::Add(at) => entry(at, false).and_then(|id| read_id(id).map(Applied::Comment)),
+                Plan::Update(at, id) => match entry(at, true) {
+                    Ok(_) => Ok(Applied::Comment(id)),
+                    Err(error) if error.code.eq_ignore_ascii_case("NOT_FOUND") => {
+                        tracing::info!(portal.id = %portal.id, crm = "bitrix24", "comment is gone; left so");
+                        Ok(Applied::Comment(id))
+                    }
+                    Err(error) => Err(error),
+                },
+                Plan::Reply(at) => entry(at, true).map(|_| Applied::Done),
+            })
+            .collect()
+    }
+
+    fn plan_comment(
+        &self,
+        portal: &Portal,
+        effect: &CommentEffect,
+        existing: Option<CrmCommentId>,
+        now: Timestamp,
+        batch: &mut Batch,
+    ) -> Plan {
+        let Some(entity) = entity_type(effect.card.kind) else { return Plan::Settled(Err(no_such_card(effect.card))) };
+        let method = if existing.is_some() { UPDATE } else { ADD };
+        if let Some(error) = self.method_is_hot(portal, method, now) {
+            return Plan::Settled(Err(error));
+        }
+        let text = self.style.text(portal.language, &effect.view);
+        match existing {
+            Some(id) => {
+                let fields = Param::map([("COMMENT", text.into())]);
+                let entry = batch.push(UPDATE, &[("id", id.as_str().into()), ("fields", fields)]);
+                Plan::Update(entry, id)
+            }
+            None => {
+                let fields = Param::map([
+                    ("ENTITY_ID", effect.card.id.into()),
+                    ("ENTITY_TYPE", entity.into()),
+                    ("COMMENT", text.into()),
+                ]);
+                Plan::Add(batch.push(ADD, &[("fields", fields)]))
+            }
+        }
+    }
+
+    fn plan_reply(&self, portal: &Portal, effect: &ReplyEffect, now: Timestamp, batch: &mut Batch) -> Plan {
+        if let Some(error) = self.method_is_hot(portal, SEND, now) {
+            return Plan::Settled(Err(error));
+        }
+        let values = self.return_values(portal.language, &effect.result);
+        let log = log_message(portal.language, &effect.result);
+        let params =
+            [("EVENT_TOKEN", effect.token.as_str().into()), ("RETURN_VALUES", values), ("LOG_MESSAGE", log.into())];
+        Plan::Reply(batch.push(SEND, &params))
+    }
+
+    /// Results in the words of `product.md` §2. Every key is always there, because a value of an earlier run would
+    /// otherwise stay; only an empty list cannot be written in a query.
+    fn return_values(&self, language: Language, result: &ActionResult) -> Param {
+        let yes_no = |yes: bool, words: (&str, &str)| Param::from(if yes { words.0 } else { words.1 });
+        let lines: Vec<String> = result
+            .recipients
+            .iter()
+            .map(|recipient| match &recipient.outcome {
+                Ok(()) => format!("{}:Y", recipient.chat_id),
+                Err(failure) => {
+                    let message = i18n::error(language, failure.code, &failure.detail);
+                    format!("{}:N:[{}] {message}", recipient.chat_id, failure.code.code())
+                }
+            })
+            .collect();
+        let delivered = result.delivered_at.map(|at| self.style.moment(at, "%Y-%m-%dT%H:%M:%S%:z")).unwrap_or_default();
+        let ids = result.message_ids.iter().map(|id| Param::from(id.as_str())).collect::<Vec<_>>();
+        Param::map([
+            ("status", yes_no(result.success(), ("Y", "N"))),
+            ("detail", lines.join("\n").into()),
+            ("timeout", yes_no(result.in_time, ("1", "0"))),
+            ("error_code", result.error.map_or("", |code| code.code()).into()),
+            ("message_ids", if ids.is_empty() { "".into() } else { Param::List(ids) }),
+            ("delivered_at", delivered.into()),
+        ])
+    }
+
+    /// For comments that an earlier try may have written: their ids, by the effect's place; `None` where there is none.
+    async fn look_for_written(
+        &self,
+        portal: &Portal,
+        effects: &[CrmEffect],
+        now: Timestamp,
+    ) -> HashMap<usize, Result<Option<CrmCommentId>, CrmError>> {
+        let mut batch = Batch::default();
+        let mut asked = Vec::new();
+        let mut found = HashMap::new();
+        for (at, effect) in effects.iter().enumerate() {
+            let CrmEffect::Comment(effect) = effect else { continue };
+            if effect.existing.is_some() || !effect.maybe_written {
+                continue;
+            }
+            let Some(entity) = entity_type(effect.card.kind) else { continue };
+            if let Some(error) = self.method_is_hot(portal, LIST, now) {
+                found.insert(at, Err(error));
+                continue;
+            }
+            let filter = Param::map([("ENTITY_ID", effect.card.id.into()), ("ENTITY_TYPE", entity.into())]);
+            let params = [
+                ("filter", filter),
+                ("order", Param::map([("ID", "DESC".into())])),
+                ("select", Param::List(vec!["ID".into(), "COMMENT".into()])),
+            ];
+            asked.push((at, batch.push(LIST, &params), effect.view.message.short()));
+        }
+        if batch.is_empty() {
+            return found;
+        }
+        let answer = self.client.batch(portal, &batch).await;
+        for (at, entry, short) in asked {
+            let result = match &answer {
+                Ok(entries) => match entries.get(entry) {
+                    Some(Ok(list)) => Ok(find_comment(list, short)),
+                    Some(Err(failed)) => Err(failed.error(true)),
+                    None => Err(Fault::Unanswered.error(true, None)),
+                },
+                Err(failed) => Err(failed.error(true)),
+            };
+            found.insert(at, result);
+        }
+        found
+    }
+
+    /// The method has used up its running time: the effect waits, others go on.
+    fn method_is_hot(&self, portal: &Portal, method: &str, now: Timestamp) -> Option<CrmError> {
+        let wait = self.client.limits.method_wait(&portal.id, method, now)?;
+        let text = format!("{method} rests until its running time is counted anew");
+        let error = own(FailureClass::Throttled, PortalTrouble::None, "operation_time_limit", text);
+        Some(CrmError { retry_after: Some(wait), ..error })
+    }
+}
+
+fn find_comment(list: &Value, short: &str) -> Option<CrmCommentId> {
+    let comment = items(list).into_iter().find(|comment| refers_to(&text_at(comment, &["COMMENT"]), short))?;
+    read_id(member(comment, "ID")?).ok()
+}
+
+/// The id of a comment, a number in one spelling or another.
+fn read_id(value: &Value) -> Result<CrmCommentId, CrmError> {
+    let id = integer(value).or_else(|| integer(member(value, "id")?)).filter(|id| *id > 0);
+    id.map(|id| CrmCommentId(id.to_string())).ok_or_else(|| {
+        own(FailureClass::Indeterminate, PortalTrouble::None, "no_id", "the answer carries no id of the comment")
+    })
+}
+
+/// One line for the workflow's log.
+fn log_message(language: Language, result: &ActionResult) -> String {
+    let all = result.recipients.len().to_string();
+    let done = result.recipients.iter().filter(|recipient| recipient.outcome.is_ok()).count().to_string();
+    let count = [("done", done.as_str()), ("all", all.as_str())];
+    let failed = result.recipients.iter().find_map(|recipient| recipient.outcome.as_ref().err());
+    let reason = match (failed, result.error) {
+        (Some(failure), _) => i18n::error(language, failure.code, &failure.detail),
+        (None, Some(code)) => i18n::error(language, code, ""),
+        (None, None) if !result.in_time => i18n::text(language, "robot.log_late", &[]),
+        (None, None) => return i18n::text(language, "robot.log_done", &count),
+    };
+    let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    i18n::text(language, "robot.log_failed", &[count[0], count[1], ("reason", &reason)])
+}
