@@ -322,6 +322,7 @@ fn break_length(text: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -506,6 +507,19 @@ mod tests {
         assert_eq!(responsible(json!(["group_d4", "user_7"])), user("7"));
         for other in [json!(""), json!("user_0"), json!("Ada"), json!("user_1][/user]")] {
             assert_eq!(responsible(other.clone()), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_values_become_a_command(
+            values in proptest::collection::vec("(<br>|\\[br|https?://|[,;{}=<\\[\\]/]|\\PC){0,12}", 18),
+            listed: bool,
+        ) {
+            let value = |value: &String| if listed { json!([value, value]) } else { json!(value) };
+            let keys = FILLED.iter().copied().chain(["wait_minutes", "comment", "responsible"]);
+            let properties: Value = keys.zip(&values).map(|(key, text)| (key.to_owned(), value(text))).collect();
+            prop_assert!(made(&call(&properties)).reply.is_some());
         }
     }
 }

@@ -1,0 +1,259 @@
+//! Robots and event handlers: compared, and only the difference sent.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::crm::Crm;
+use crate::crm::bitrix24::Report;
+use crate::crm::bitrix24::testing::{Answered, Received, World, answer_batch};
+use crate::domain::language::Language;
+use crate::domain::outcome::FailureClass;
+
+const EVENTS_URL: &str = "https://c.example/bitrix24/main/events";
+
+/// What a portal remembers.
+#[derive(Default)]
+struct State {
+    robots: Vec<String>,
+    handlers: Vec<(String, String)>,
+}
+
+type Shared = Arc<Mutex<State>>;
+type Found = Result<Value, (&'static str, &'static str)>;
+
+/// A portal that behaves as documented.
+fn portal(state: &mut State, method: &str, params: &Value) -> Found {
+    let text = |key: &str| params[key].as_str().unwrap_or_default().to_owned();
+    let (code, event, handler) = (text("CODE"), text("event"), text("handler"));
+    match method {
+        "scope" => Ok(json!(["crm", "bizproc", "im"])),
+        "bizproc.robot.list" => Ok(json!(state.robots)),
+        "bizproc.robot.add" if state.robots.contains(&code) => Err(("ERROR_ACTIVITY_ALREADY_INSTALLED", "x")),
+        "bizproc.robot.add" => {
+            state.robots.push(code);
+            Ok(json!(true))
+        }
+        "bizproc.robot.update" if params["FIELDS"]["HANDLER"].is_null() => {
+            Err(("ERROR_ACTIVITY_VALIDATION_FAILURE", "x"))
+        }
+        "bizproc.robot.update" | "bizproc.robot.delete" if !state.robots.contains(&code) => {
+            Err(("ERROR_ACTIVITY_NOT_FOUND", "x"))
+        }
+        "bizproc.robot.update" => Ok(json!(true)),
+        "bizproc.robot.delete" => {
+            state.robots.retain(|known| *known != code);
+            Ok(json!(true))
+        }
+        "event.get" => {
+            let row = |(event, handler): &(String, String)| json!({"event": event, "handler": handler, "auth_type": "1", "offline": 0});
+            Ok(state.handlers.iter().map(row).collect())
+        }
+        "event.bind" if state.handlers.contains(&(event.clone(), handler.clone())) => Err(("ERROR_CORE", "x")),
+        "event.bind" => {
+            state.handlers.push((event, handler));
+            Ok(json!(true))
+        }
+        "event.unbind" => {
+            state.handlers.retain(|known| *known != (event.clone(), handler.clone()));
+            Ok(json!({"count": 1}))
+        }
+        other => panic!("{other}"),
+    }
+}
+
+async fn world(state: &Shared) -> World {
+    let state = Arc::clone(state);
+    World::start(move |request, _| {
+        answer_batch(request, |method, params| portal(&mut state.lock().unwrap(), method, params))
+    })
+    .await
+}
+
+fn lines(names: &[&str]) -> Vec<(String, String)> {
+    names.iter().map(|name| (format!("line_{name}"), (*name).to_owned())).collect()
+}
+
+async fn report(world: &World, names: &[&str]) -> Report {
+    world.crm.reconcile_report(&world.portal, &lines(names)).await.unwrap()
+}
+
+fn bound(state: &Shared) -> Vec<(String, String)> {
+    state.lock().unwrap().handlers.clone()
+}
+
+#[tokio::test]
+async fn a_fresh_portal_gets_everything_in_two_calls() {
+    let state = Shared::default();
+    let world = world(&state).await;
+    let done = report(&world, &["Sales"]).await;
+    assert_eq!(done.added, ["send_message"]);
+    assert_eq!(done.bound, ["ONAPPINSTALL", "ONAPPUPDATE", "ONAPPUNINSTALL"]);
+    assert_eq!((done.problems, done.missing_scopes, done.robots_unavailable), (vec![], vec![], None));
+    assert!(bound(&state).iter().all(|(_, handler)| handler == EVENTS_URL));
+    let calls = world.stub.received("/rest/batch");
+    assert_eq!(calls.len(), 2);
+    let add = calls[1].params(0);
+    assert_eq!(add["CODE"], json!("send_message"));
+    assert_eq!(add["HANDLER"], json!("https://c.example/bitrix24/main/robots/send_message"));
+    assert_eq!(add["AUTH_USER_ID"], json!("1"));
+    assert_eq!(add["PROPERTIES"]["line"]["Options"], json!({"line_Sales": "Sales"}));
+    assert_eq!(calls[1].params(1)["auth_type"], json!("1"));
+}
+
+#[tokio::test]
+async fn what_is_in_line_is_left_alone() {
+    let state = Shared::default();
+    let world = world(&state).await;
+    report(&world, &["Sales"]).await;
+    assert_eq!(report(&world, &["Sales"]).await, Report::default());
+    assert_eq!(world.stub.received("/rest/batch").len(), 3);
+    assert_eq!(world.crm.reconcile(&world.portal, &lines(&["Sales"])).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_new_line_reaches_the_robot() {
+    let state = Shared::default();
+    let world = world(&state).await;
+    report(&world, &["Sales"]).await;
+    let done = report(&world, &["Sales", "Support"]).await;
+    assert_eq!((done.added, done.updated), (vec![], vec!["send_message".to_owned()]));
+    let update = world.stub.received("/rest/batch").last().unwrap().params(0);
+    let options = &update["FIELDS"]["PROPERTIES"]["line"]["Options"];
+    assert_eq!(*options, json!({"line_Sales": "Sales", "line_Support": "Support"}));
+    assert_eq!(update["FIELDS"].get("CODE"), None);
+}
+
+#[tokio::test]
+async fn robots_deleted_by_an_update_come_back() {
+    let state = Shared::default();
+    let world = world(&state).await;
+    report(&world, &[]).await;
+    state.lock().unwrap().robots.clear();
+    state.lock().unwrap().handlers.remove(0);
+    let done = report(&world, &[]).await;
+    assert_eq!((done.added, done.bound), (vec!["send_message".to_owned()], vec!["ONAPPINSTALL".to_owned()]));
+}
+
+#[tokio::test]
+async fn robots_that_are_no_longer_ours_go() {
+    let state = Shared::default();
+    state.lock().unwrap().robots = vec!["old_action".to_owned(), "SEND_MESSAGE".to_owned()];
+    let world = world(&state).await;
+    world.store.registrations.lock().unwrap().insert("robot:old_action".to_owned(), "x".to_owned());
+    let done = report(&world, &[]).await;
+    assert_eq!(done.deleted, ["old_action"]);
+    assert!(!world.store.registrations.lock().unwrap().contains_key("robot:old_action"));
+}
+
+#[tokio::test]
+async fn a_robot_that_is_there_unlisted_is_updated() {
+    let state = Shared::default();
+    state.lock().unwrap().robots = vec!["send_message".to_owned()];
+    let shared = Arc::clone(&state);
+    let world = World::start(move |request, _| {
+        answer_batch(request, |method, params| match method {
+            "bizproc.robot.list" => Ok(json!([])),
+            _ => portal(&mut shared.lock().unwrap(), method, params),
+        })
+    })
+    .await;
+    let done = report(&world, &[]).await;
+    assert_eq!((done.added, done.updated, done.problems), (vec![], vec!["send_message".to_owned()], vec![]));
+    assert!(world.store.registrations.lock().unwrap().contains_key("robot:send_message"));
+}
+
+#[tokio::test]
+async fn a_portal_without_robots_is_reported_and_no_error() {
+    for code in ["ERROR_METHOD_NOT_FOUND", "ACCESS_DENIED", "insufficient_scope"] {
+        let state = Shared::default();
+        let world = World::start(move |request, _| {
+            answer_batch(request, |method, params| match method {
+                "bizproc.robot.list" => Err((code, "x")),
+                "scope" => Ok(json!("crm")),
+                _ => portal(&mut state.lock().unwrap(), method, params),
+            })
+        })
+        .await;
+        let done = report(&world, &[]).await;
+        assert_eq!(done.robots_unavailable.as_deref(), Some(code));
+        assert_eq!(done.bound.len(), 3, "events are bound all the same");
+        assert_eq!(done.missing_scopes.len(), 1);
+        for language in Language::ALL {
+            let notes = done.notes(language);
+            assert!(notes.len() == 2 && notes[0].contains("bizproc") && notes[1].contains(code), "{notes:?}");
+        }
+        assert_eq!(world.crm.reconcile(&world.portal, &[]).await, Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn handlers_at_an_old_address_are_removed() {
+    let state = Shared::default();
+    let old = |event: &str, url: &str| (event.to_owned(), url.to_owned());
+    state.lock().unwrap().handlers = vec![
+        old("ONAPPINSTALL", "https://old.example/bitrix24/main/events"),
+        old("ONAPPUPDATE", "https://c.example/prefix/bitrix24/main/events"),
+        old("ONCRMLEADADD", EVENTS_URL),
+        old("ONAPPUNINSTALL", EVENTS_URL),
+        old("ONCRMLEADADD", "https://elsewhere.example/hook"),
+    ];
+    let world = world(&state).await;
+    let done = report(&world, &[]).await;
+    assert_eq!(done.unbound.len(), 3, "{:?}", done.unbound);
+    assert_eq!(done.bound, ["ONAPPINSTALL", "ONAPPUPDATE"]);
+    let left = bound(&state);
+    assert_eq!(left.len(), 4);
+    assert!(left.contains(&old("ONCRMLEADADD", "https://elsewhere.example/hook")));
+}
+
+#[tokio::test]
+async fn already_bound_counts_only_when_the_portal_lists_it() {
+    for (listed, problems) in [(true, 0), (false, 3)] {
+        let asked = Mutex::new(0);
+        let world = World::start(move |request: &Received, _| {
+            answer_batch(request, |method, _| match method {
+                "event.get" => {
+                    *asked.lock().unwrap() += 1;
+                    let first = *asked.lock().unwrap() == 1;
+                    let row = |event: &str| json!({"event": event, "handler": EVENTS_URL, "offline": "0"});
+                    let rows = ["OnAppInstall", "ONAPPUPDATE", "ONAPPUNINSTALL"].map(row);
+                    Ok(if first || !listed { json!([]) } else { json!(rows) })
+                }
+                "event.bind" => Err(("ERROR_CORE", "Handler already binded")),
+                "bizproc.robot.list" => Ok(json!([])),
+                _ => Ok(json!(true)),
+            })
+        })
+        .await;
+        let done = report(&world, &[]).await;
+        assert_eq!(done.problems.len(), problems, "{:?}", done.problems);
+        assert_eq!(world.crm.reconcile(&world.portal, &[]).await.is_err(), !listed);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_robot_is_a_problem_and_the_rest_is_done() {
+    let state = Shared::default();
+    let shared = Arc::clone(&state);
+    let world = World::start(move |request, _| {
+        answer_batch(request, |method, params| match method {
+            "bizproc.robot.add" => Err(("ERROR_WRONG_HANDLER_URL", "x")),
+            _ => portal(&mut shared.lock().unwrap(), method, params),
+        })
+    })
+    .await;
+    let done = report(&world, &[]).await;
+    assert_eq!((done.problems.len(), done.bound.len()), (1, 3));
+    assert_eq!(done.notes(Language::Ru).len(), 1);
+    assert!(world.store.registrations.lock().unwrap().is_empty());
+    let error = world.crm.reconcile(&world.portal, &[]).await.unwrap_err();
+    assert_eq!((error.class, error.code.as_str()), (FailureClass::Rejected, "ERROR_WRONG_HANDLER_URL"));
+}
+
+#[tokio::test]
+async fn a_portal_that_cannot_be_asked_is_an_error() {
+    let world = World::start(|_, _| Answered::Page(502, "<html>")).await;
+    let error = world.crm.reconcile(&world.portal, &[]).await.unwrap_err();
+    assert_eq!(error.class, FailureClass::Unavailable);
+}
