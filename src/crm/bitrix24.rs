@@ -130,12 +130,6 @@ impl Bitrix24 {
         self.oauth.keys(app).is_some()
     }
 
-    /// Base of the authorization server's REST for portals too old to name theirs.
-    #[must_use]
-    pub fn default_server_endpoint(&self) -> String {
-        self.settings.oauth_hosts.first().map(|host| format!("{host}/rest/")).unwrap_or_default()
-    }
-
     /// What the application is called and needs, for pages and the package.
     #[must_use]
     pub fn manifest(&self) -> &Bitrix24App {

@@ -77,10 +77,7 @@ async fn prove_sender(state: &State, app: &str, auth: &Auth) -> Result<Verified<
     match state.bitrix24.prove(app, access, endpoint, &auth.member_id).await {
         Ok(proof) => {
             let token = Some(auth.application_token.expose_secret().to_owned());
-            let installation = Installation {
-                server_endpoint: endpoint.map_or_else(|| known.portal.server_endpoint.clone(), str::to_owned),
-                ..installation(app, &proof, token, known.portal.language)
-            };
+            let installation = installation(app, &proof, token, known.portal.language);
             Ok(Verified::checked(state.storage.install_portal(&installation, None).await?))
         }
         Err(error) => Err(refusal_of(&error)),
@@ -106,7 +103,7 @@ fn installation(app: &str, proof: &Proof, application_token: Option<String>, lan
         member_id: proof.member_id.clone(),
         domain: proof.domain.clone(),
         client_endpoint: proof.client_endpoint.clone(),
-        server_endpoint: String::new(),
+        server_endpoint: proof.server_endpoint.clone(),
         application_token,
         language,
     }
@@ -192,10 +189,7 @@ async fn install(state: &State, app: &str, auth: &Auth, language: Language) -> R
     let endpoint = auth.server_endpoint.as_deref();
     let proof = state.bitrix24.prove(app, access, endpoint, &auth.member_id).await.map_err(|e| refusal_of(&e))?;
     let token = Some(auth.application_token.expose_secret().to_owned());
-    let installation = Installation {
-        server_endpoint: endpoint.map_or_else(|| state.bitrix24.default_server_endpoint(), str::to_owned),
-        ..installation(app, &proof, token, language)
-    };
+    let installation = installation(app, &proof, token, language);
     // Whoever installs may administer; the portal itself decides again at every call.
     let pair = auth.token_pair(true, state.clock.now());
     let portal = state.storage.install_portal(&installation, pair.as_ref()).await?;
@@ -305,14 +299,7 @@ async fn open(state: &State, app: &str, opened: &PageOpen) -> Result<FrameView, 
     }
     let reads = if who.language.is_empty() { &opened.language } else { &who.language };
     let token = opened.application_token.as_ref().map(|token| token.expose_secret().to_owned());
-    let known = state.storage.find_portal(CrmKind::Bitrix24, app, &proof.member_id, true).await?;
-    let server_endpoint = match (&opened.server_endpoint, known) {
-        (Some(endpoint), _) => endpoint.clone(),
-        (None, Some(known)) => known.portal.server_endpoint.clone(),
-        // An old portal does not say; any configured server answers for all of them.
-        (None, None) => state.bitrix24.default_server_endpoint(),
-    };
-    let installation = Installation { server_endpoint, ..installation(app, &proof, token, Language::of_portal(reads)) };
+    let installation = installation(app, &proof, token, Language::of_portal(reads));
     let pair = opened.token_pair(&who.user_id, who.is_admin, state.clock.now());
     let portal = state.storage.install_portal(&installation, pair.as_ref()).await?;
     state.pipeline.bind_new_portal(&portal.id).await?;
