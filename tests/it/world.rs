@@ -1,0 +1,404 @@
+//! A world to test in: simulated Bitrix24 and WhatsApp, and the service as a child process on its own database.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use sandbox::{
+    AppSpec, Automation, Message, Number, NumberSpec, Options, Portal, PortalSpec, RobotRun, Sandbox, TimelineEntry,
+};
+use serde_json::{Value, json};
+
+pub(crate) const DEAL: i64 = 2;
+pub(crate) const LEAD: i64 = 1;
+const ADMIN_TOKEN: &str = "admin-token-of-the-tests";
+const MASTER_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+/// Longest wait for anything that should happen.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// How a world differs from the usual one.
+pub(crate) struct Wish {
+    /// On PostgreSQL instead of SQLite.
+    pub(crate) postgres: bool,
+    /// More configuration, by section.
+    pub(crate) config: String,
+    /// Settings of the channel.
+    pub(crate) channel: Value,
+    /// The simulated vendors' options.
+    pub(crate) sandbox: Options,
+    /// The portal's bucket is off.
+    pub(crate) no_bucket: bool,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        let mut sandbox = Options::default();
+        sandbox.graph.retry_scale = 0.001;
+        sandbox.graph.sent_ms = 20;
+        sandbox.graph.delivered_ms = 40;
+        sandbox.graph.read_ms = 40;
+        sandbox.graph.jitter_ms = 10;
+        sandbox.graph.http_links = true;
+        Self { postgres: false, config: String::new(), channel: json!({}), sandbox, no_bucket: false }
+    }
+}
+
+/// The running service.
+struct Service {
+    child: Child,
+    config: PathBuf,
+    log: PathBuf,
+    base: String,
+}
+
+impl Service {
+    fn spawn(config: &std::path::Path, log: &std::path::Path) -> Child {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_mostik"))
+            .args(["serve", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Everything.
+pub(crate) struct World {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) portal: Portal,
+    pub(crate) number: Number,
+    pub(crate) client_id: String,
+    pub(crate) channel: String,
+    pub(crate) line: String,
+    pub(crate) http: reqwest::Client,
+    service: Service,
+    stage: AtomicU32,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(Wish::default()).await
+    }
+
+    /// Starts vendors and service, installs the application, connects a number.
+    pub(crate) async fn with(wish: Wish) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sandbox = Sandbox::start_with(wish.sandbox).await.unwrap();
+        let port = free_port();
+        let base = format!("http://127.0.0.1:{port}");
+        let client_secret = "secret-of-the-application".to_owned();
+        let app = sandbox.add_app(AppSpec {
+            client_secret: client_secret.clone(),
+            application_url: format!("{base}/bitrix24/main/app"),
+            installer_url: Some(format!("{base}/bitrix24/main/install")),
+            event_handler_url: Some(format!("{base}/bitrix24/main/events")),
+            scopes: ["crm", "bizproc"].map(str::to_owned).to_vec(),
+            ..AppSpec::default()
+        });
+        let portal = sandbox.add_portal(PortalSpec::default()).await.unwrap();
+        if wish.no_bucket {
+            let mut limits = portal.limits();
+            limits.drain_per_s = 0.0;
+            portal.set_limits(limits);
+        }
+        let database = if wish.postgres {
+            fresh_postgres().await
+        } else {
+            format!("sqlite://{}", folder.path().join("mostik.db").display())
+        };
+        let addresses = sandbox.addresses();
+        let config = folder.path().join("mostik.toml");
+        let text = format!(
+            r#"
+[server]
+bind = "127.0.0.1:{port}"
+public_url = "{base}"
+[database]
+url = "{database}"
+[security]
+master_key = "{MASTER_KEY}"
+admin_token = "{ADMIN_TOKEN}"
+[network]
+allow_private = ["127.0.0.0/8"]
+[bitrix24]
+oauth_hosts = ["{oauth}"]
+insecure_http = true
+[bitrix24.apps.main]
+client_id = "{id}"
+client_secret = "{client_secret}"
+[providers.whatsapp_cloud]
+base_url = "{graph}"
+[log]
+level = "info,mostik=debug"
+{more}
+"#,
+            oauth = addresses.oauth,
+            graph = addresses.graph,
+            id = app.client_id,
+            more = wish.config,
+        );
+        std::fs::write(&config, text).unwrap();
+        let log = folder.path().join("service.log");
+        let child = Service::spawn(&config, &log);
+        let service = Service { child, config, log, base };
+        #[expect(clippy::disallowed_methods, reason = "tests call the service from outside")]
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let number =
+            sandbox.add_number(NumberSpec { verify_token: "verify-me".into(), ..NumberSpec::default() }).unwrap();
+        let mut world = Self {
+            sandbox,
+            portal,
+            number,
+            client_id: app.client_id,
+            channel: String::new(),
+            line: String::new(),
+            http,
+            service,
+            stage: AtomicU32::new(0),
+            _folder: folder,
+        };
+        world.until_ready().await;
+        world.connect(wish.channel).await;
+        world.portal.install(&world.client_id).await.unwrap();
+        world
+            .until("the robot is registered", |w| w.portal.robots().iter().any(|robot| robot.code == "send_message"))
+            .await;
+        world
+    }
+
+    /// Makes a line and a channel, and lets the vendor verify the callback address.
+    async fn connect(&mut self, settings: Value) {
+        let (status, line) = self.post("/api/v1/lines", json!({"name": "Sales"})).await;
+        assert_eq!(status, 201, "{line}");
+        self.line = line["id"].as_str().unwrap().to_owned();
+        let view = self.number.view();
+        let channel = json!({
+            "provider": "whatsapp_cloud",
+            "name": "+7 999 000-11-22",
+            "credentials": {
+                "phone_number_id": view.spec.phone_number_id,
+                "waba_id": view.spec.waba_id,
+                "access_token": view.spec.access_token,
+                "app_secret": view.spec.app_secret,
+                "verify_token": "verify-me",
+            },
+            "settings": settings,
+        });
+        let (status, channel) = self.post(&format!("/api/v1/lines/{}/channels", self.line), channel).await;
+        assert_eq!(status, 201, "{channel}");
+        self.channel = channel["id"].as_str().unwrap().to_owned();
+        self.number.subscribe(channel["webhook_url"].as_str().unwrap()).await.unwrap();
+    }
+
+    pub(crate) fn base(&self) -> &str {
+        &self.service.base
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.service.child.id()
+    }
+
+    /// What the service has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.service.log).unwrap_or_default()
+    }
+
+    /// Ends the process without a word, as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.service.child.kill().unwrap();
+        self.service.child.wait().unwrap();
+    }
+
+    /// Waits until the process has ended by itself; gives its exit code.
+    pub(crate) fn wait_for_end(&mut self) -> Option<i32> {
+        self.service.child.wait().unwrap().code()
+    }
+
+    /// Starts it again on the same database.
+    pub(crate) async fn restart(&mut self) {
+        self.service.child = Service::spawn(&self.service.config, &self.service.log);
+        self.until_ready().await;
+    }
+
+    pub(crate) async fn until_ready(&mut self) {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let answer = self.http.get(format!("{}/readyz", self.service.base)).send().await;
+            if answer.is_ok_and(|answer| answer.status() == 200) {
+                return;
+            }
+            if let Some(status) = self.service.child.try_wait().unwrap() {
+                panic!("the service ended with {status}: {}", self.log());
+            }
+            assert!(Instant::now() < deadline, "the service is not ready: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until the condition holds; shows the log when it does not.
+    pub(crate) async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        self.within(SOON, what, condition).await;
+    }
+
+    pub(crate) async fn within(&self, limit: Duration, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + limit;
+        while !condition(self) {
+            if Instant::now() > deadline {
+                let log = self.log();
+                let tail: Vec<&str> = log.lines().rev().take(40).collect();
+                let tail: Vec<&str> = tail.into_iter().rev().collect();
+                panic!("not within {limit:?}: {what}\n{}\nrefusals: {:?}", tail.join("\n"), self.sandbox.refusals());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    // --- the management API -------------------------------------------------------------------------------------
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        let url = format!("{}{path}", self.service.base);
+        let answer = self.http.post(url).bearer_auth(ADMIN_TOKEN).json(&body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json().await.unwrap_or(Value::Null))
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
+        let url = format!("{}{path}", self.service.base);
+        let answer = self.http.get(url).bearer_auth(ADMIN_TOKEN).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json().await.unwrap_or(Value::Null))
+    }
+
+    pub(crate) async fn get_text(&self, path: &str) -> (u16, String) {
+        let url = format!("{}{path}", self.service.base);
+        let answer = self.http.get(url).bearer_auth(ADMIN_TOKEN).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap_or_default())
+    }
+
+    // --- the CRM ------------------------------------------------------------------------------------------------
+
+    /// Puts a robot with these properties on a stage of its own; gives the stage.
+    pub(crate) fn robot(&self, properties: &Value) -> String {
+        self.robot_on(DEAL, properties, |_| {})
+    }
+
+    pub(crate) fn robot_on(&self, kind: i64, properties: &Value, change: impl FnOnce(&mut Automation)) -> String {
+        let stage = format!("STAGE_{}", self.stage.fetch_add(1, Ordering::SeqCst));
+        let properties: BTreeMap<String, Value> = serde_json::from_value(properties.clone()).unwrap();
+        let mut automation = Automation {
+            entity_type_id: kind,
+            stage_id: stage.clone(),
+            robot: "send_message".into(),
+            properties,
+            ..Automation::default()
+        };
+        change(&mut automation);
+        self.portal.add_automation(automation);
+        stage
+    }
+
+    /// A deal whose contact has this phone.
+    pub(crate) fn deal(&self, phone: &str) -> i64 {
+        let contact = self.portal.add_contact("Анна", "Тестова", phone).unwrap();
+        self.portal.add_deal("Заказ", contact).unwrap()
+    }
+
+    /// Moves a deal to a stage with a robot of these properties.
+    pub(crate) fn fire(&self, deal: i64, properties: &Value) {
+        let stage = self.robot(properties);
+        self.portal.move_item(DEAL, deal, &stage).unwrap();
+    }
+
+    pub(crate) fn comments(&self, deal: i64) -> Vec<TimelineEntry> {
+        self.portal.timeline(DEAL, deal)
+    }
+
+    /// The text of the only comment; empty while there is none.
+    pub(crate) fn comment(&self, deal: i64) -> String {
+        let comments = self.comments(deal);
+        assert!(comments.len() <= 1, "more than one comment: {comments:?}");
+        comments.into_iter().next().map(|comment| comment.text).unwrap_or_default()
+    }
+
+    pub(crate) fn run_of(&self, deal: i64) -> RobotRun {
+        self.portal.deal_run(deal).expect("the robot ran")
+    }
+
+    /// The result that reached the waiting robot, once it did.
+    pub(crate) fn result(&self, deal: i64) -> Option<BTreeMap<String, Value>> {
+        self.portal.deal_run(deal).filter(|run| run.finished_ms.is_some()).map(|run| run.results)
+    }
+
+    /// Waits for the robot's result.
+    pub(crate) async fn result_of(&self, deal: i64) -> BTreeMap<String, Value> {
+        self.until("the robot has its result", |w| w.result(deal).is_some()).await;
+        self.result(deal).unwrap()
+    }
+
+    // --- the phone ----------------------------------------------------------------------------------------------
+
+    /// Messages of ours that the vendor has processed for this phone.
+    pub(crate) fn messages(&self, phone: &str) -> Vec<Message> {
+        let all = self.sandbox.ledger().by_phone(phone);
+        all.into_iter().filter(|message| message.opaque.is_some()).collect()
+    }
+
+    /// The person writes, so that free text is allowed.
+    pub(crate) async fn open_window(&self, phone: &str) {
+        self.sandbox.phone(phone).say(&self.number, "Здравствуйте").unwrap();
+        let path = format!("/api/v1/messages?peer={phone}&state=received");
+        let deadline = Instant::now() + SOON;
+        loop {
+            let (_, list) = self.get(&path).await;
+            if list["items"].as_array().is_some_and(|items| !items.is_empty()) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the inbound message was not stored: {list} {}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// A text result of a robot.
+pub(crate) fn text(results: &BTreeMap<String, Value>, key: &str) -> String {
+    match results.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(list)) => {
+            list.iter().map(|value| value.as_str().unwrap_or_default()).collect::<Vec<_>>().join(",")
+        }
+        Some(other) => other.to_string(),
+        None => String::new(),
+    }
+}
+
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A fresh database on the server that `tests/run` started.
+async fn fresh_postgres() -> String {
+    #[expect(clippy::disallowed_methods, reason = "where the test server is, is told by the environment")]
+    let server = std::env::var("TEST_DATABASE_URL")
+        .expect("TEST_DATABASE_URL: run tests/run, or start PostgreSQL with tests/tools/postgres");
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let name = format!("mostik_it_{}_{}", std::process::id(), COUNTER.fetch_add(1, Ordering::SeqCst));
+    let (base, _) = server.rsplit_once('/').unwrap();
+    let create: &'static str = Box::leak(format!("CREATE DATABASE {name}").into_boxed_str());
+    let pool = sqlx::PgPool::connect(&server).await.unwrap();
+    sqlx::Executor::execute(&pool, create).await.unwrap();
+    pool.close().await;
+    format!("{base}/{name}")
+}
