@@ -1,0 +1,104 @@
+//! Which portals may use which lines. Robots show a portal's lines in a select, so every change asks for the portal's
+//! registrations to be compared again.
+
+use super::Pipeline;
+use crate::domain::ids::{LineId, PortalId};
+use crate::domain::job::{Job, JobKind, QueueKey};
+use crate::domain::portal::{Portal, PortalState};
+use crate::storage::StorageError;
+
+/// Portals read at once.
+const PAGE: u32 = 200;
+/// Lane of the jobs that compare registrations: one per portal, beside the lanes of its cards.
+const LANE: &str = "reconcile";
+
+impl Pipeline {
+    /// Lets a portal use a line. Doing it twice is doing it once.
+    ///
+    /// # Errors
+    /// [`StorageError`]; may be repeated.
+    pub async fn bind(&self, portal: &Portal, line: &LineId) -> Result<(), StorageError> {
+        self.storage.bind_line(&portal.id, line).await?;
+        self.ask_reconcile(portal).await
+    }
+
+    /// Takes a line from a portal; false when it was not bound.
+    ///
+    /// # Errors
+    /// [`StorageError`]; may be repeated.
+    pub async fn unbind(&self, portal: &Portal, line: &LineId) -> Result<bool, StorageError> {
+        let was_bound = self.storage.unbind_line(&portal.id, line).await?;
+        // Also when it was not bound: the call before may have ended between the two steps.
+        self.ask_reconcile(portal).await?;
+        Ok(was_bound)
+    }
+
+    /// A line has been added: if it is the service's only one, every installed portal without a line gets it. Tells how
+    /// many did.
+    ///
+    /// # Errors
+    /// [`StorageError`]; portals already bound stay bound, and the rest is bound by a repeated call.
+    pub async fn bind_new_line(&self, line: &LineId) -> Result<usize, StorageError> {
+        if !self.is_only_line(line).await? {
+            return Ok(0);
+        }
+        let mut bound = 0;
+        let mut after: Option<PortalId> = None;
+        loop {
+            let page = self.storage.list_portals(after.as_ref(), PAGE).await?;
+            for portal in page.iter().filter(|portal| is_installed(portal)) {
+                if self.storage.lines_of_portal(&portal.id).await?.is_empty() {
+                    self.bind(portal, line).await?;
+                    bound += 1;
+                }
+            }
+            match page.last() {
+                Some(last) if page.len() >= PAGE as usize => after = Some(last.id.clone()),
+                Some(_) | None => return Ok(bound),
+            }
+        }
+    }
+
+    /// A portal has been installed: if it has no line and the service has exactly one, it gets that one. Tells whether
+    /// it did.
+    ///
+    /// # Errors
+    /// [`StorageError`]; may be repeated.
+    pub async fn bind_new_portal(&self, portal: &PortalId) -> Result<bool, StorageError> {
+        let Some(known) = self.storage.portal(portal).await?.filter(|known| is_installed(&known.portal)) else {
+            return Ok(false);
+        };
+        let lines = self.storage.lines().await?;
+        let [only] = lines.as_slice() else { return Ok(false) };
+        if !self.storage.lines_of_portal(portal).await?.is_empty() {
+            return Ok(false);
+        }
+        self.bind(&known.portal, &only.id).await?;
+        Ok(true)
+    }
+
+    async fn is_only_line(&self, line: &LineId) -> Result<bool, StorageError> {
+        let lines = self.storage.lines().await?;
+        Ok(matches!(lines.as_slice(), [only] if only.id == *line))
+    }
+
+    /// Asks for the portal's registrations to be brought in line; asking twice is asking once.
+    async fn ask_reconcile(&self, portal: &Portal) -> Result<(), StorageError> {
+        if !is_installed(portal) {
+            // Nothing of ours is left there; a new installation compares everything anyway.
+            return Ok(());
+        }
+        let queue = QueueKey::Crm(portal.id.clone());
+        let (seq, now) = (self.ids.ulid(), self.clock.now());
+        let job = Job::new(JobKind::Reconcile, portal.id.as_str(), queue, LANE.to_owned(), seq, now);
+        self.storage.ask_job(job).await
+    }
+}
+
+/// True while the application is in the portal, also when the portal cannot be talked to for the moment.
+fn is_installed(portal: &Portal) -> bool {
+    match portal.state {
+        PortalState::Installed | PortalState::NeedsAuth | PortalState::Blocked => true,
+        PortalState::Uninstalled => false,
+    }
+}
