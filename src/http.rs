@@ -1,6 +1,7 @@
 //! The outside of the service: routes, proofs, refusals. Handlers are thin: read, check, call one step, answer.
 
 pub mod api;
+pub mod peers;
 pub mod problem;
 pub mod verified;
 
@@ -24,4 +25,6 @@ pub struct State {
     pub public_url: String,
     /// Bearer token of the management API; `None` switches the API off.
     pub admin_token: Option<SecretString>,
+    /// Who calls from where; `Peers::new(server.trusted_proxies)`.
+    pub peers: peers::Peers,
 }
