@@ -17,6 +17,7 @@ use crate::crm::{Crm, TokenStore};
 use crate::domain::ids::IdSource;
 use crate::domain::portal::CrmKind;
 use crate::domain::time::{Clock, Millis, Timestamp};
+use crate::http::peers::Peers;
 use crate::http::{self, State};
 use crate::outbound::Outbound;
 use crate::pipeline::policy::RetryPlan;
@@ -118,6 +119,7 @@ impl App {
             ids,
             public_url: config.server.public_url.clone(),
             admin_token: config.security.admin_token.clone(),
+            peers: Peers::new(config.server.trusted_proxies.clone()),
         });
         let (server, address) = listen(&config, state, metrics)?;
         let stop = CancellationToken::new();

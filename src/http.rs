@@ -4,6 +4,7 @@ pub mod admin;
 pub mod api;
 pub mod bitrix24;
 pub mod health;
+pub mod peers;
 pub mod problem;
 pub mod verified;
 pub mod webhooks;
@@ -35,6 +36,8 @@ pub struct State {
     pub public_url: String,
     /// Bearer token of the management API; `None` switches the API off.
     pub admin_token: Option<SecretString>,
+    /// Who calls from where; `Peers::new(server.trusted_proxies)`.
+    pub peers: peers::Peers,
 }
 
 /// The whole table of addresses.

@@ -76,6 +76,13 @@ pub fn read(text: &str, country: &str) -> Result<Phone, NotAPhone> {
     literal.into_iter().chain(readings).find_map(|reading| reading.phone(region)).ok_or(NotAPhone::Invalid)
 }
 
+/// True for a country (ISO 3166, two letters, any case) whose numbers can be read.
+#[must_use]
+pub fn is_country(text: &str) -> bool {
+    text.len() == 2
+        && text.to_ascii_uppercase().parse::<Region>().is_ok_and(|region| calling_code(Some(region)).is_some())
+}
+
 /// Signs without a shape that copying brings along: zero-width and direction marks, soft hyphen, byte order mark.
 fn is_invisible(sign: char) -> bool {
     matches!(sign, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
@@ -364,6 +371,16 @@ mod tests {
             ("tel:+74951234567;ext=12", "RU", "74951234567"),
         ] {
             assert_eq!(digits(text, country).as_deref(), Ok(expected), "{text} from {country:?}");
+        }
+    }
+
+    #[test]
+    fn countries_are_known_by_two_letters() {
+        for good in ["RU", "ru", "Kz", "US"] {
+            assert!(is_country(good), "{good}");
+        }
+        for bad in ["", "R", "XX", "RUS", "Россия", " RU", "001", "ZZ"] {
+            assert!(!is_country(bad), "{bad}");
         }
     }
 

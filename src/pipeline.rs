@@ -15,6 +15,7 @@ pub mod policy;
 pub mod preflight;
 pub mod report;
 pub mod scheduler;
+pub mod submit;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::crm::Crm;
 use crate::domain::channel::Channel;
 use crate::domain::ids::{IdSource, WorkerId};
 use crate::domain::portal::CrmKind;
-use crate::domain::time::{Clock, Millis};
+use crate::domain::time::{Clock, Millis, Timestamp};
 use crate::providers::Provider;
 use crate::storage::Storage;
 
@@ -109,6 +110,18 @@ impl Pipeline {
     #[must_use]
     pub fn crm(&self, kind: CrmKind) -> Option<&Arc<dyn Crm>> {
         self.crms.get(&kind)
+    }
+
+    /// Country (ISO 3166, two letters) in which numbers without a country code are read, unless a channel says otherwise.
+    #[must_use]
+    pub fn country(&self) -> &str {
+        &self.settings.country
+    }
+
+    /// Until when a message taken over (or redriven) at `from` may be sent.
+    #[must_use]
+    pub fn deadline(&self, from: Timestamp) -> Timestamp {
+        from.plus(self.settings.not_after)
     }
 
     /// Tells the scheduler that a channel or portal may work again (or must stop): its state has changed.

@@ -11,7 +11,7 @@ use crate::crm::bitrix24::command::{CommandOptions, command};
 use crate::crm::bitrix24::wire::{Auth, Event, PageOpen, WireError, event_call, page_open, robot_call};
 use crate::crm::bitrix24::{Proof, ProveError};
 use crate::domain::ids::CommandId;
-use crate::domain::job::{Job, JobKind, QueueKey};
+use crate::domain::job::QueueKey;
 use crate::domain::language::Language;
 use crate::domain::portal::{CrmKind, Portal, PortalState};
 use crate::forms::{self, FormLimits};
@@ -161,7 +161,7 @@ pub async fn event(
             let portal = install(&state, &app, &call.auth, language).await?;
             // Installing and updating remove robots in the portal, whatever we remember of them.
             state.storage.forget_registrations(&portal.id).await?;
-            ask_reconcile(&state, &portal).await?;
+            state.pipeline.ask_reconcile(&portal).await?;
         }
         Event::Uninstall { clean } => {
             let portal = prove_sender(&state, &app, &call.auth).await?.into_inner();
@@ -197,13 +197,6 @@ async fn install(state: &State, app: &str, auth: &Auth, language: Language) -> R
     state.pipeline.state_changed(QueueKey::Crm(portal.id.clone()));
     tracing::info!(portal.id = %portal.id, app, "installed");
     Ok(portal)
-}
-
-async fn ask_reconcile(state: &State, portal: &Portal) -> Result<(), Problem> {
-    let queue = QueueKey::Crm(portal.id.clone());
-    let (seq, now) = (state.ids.ulid(), state.clock.now());
-    let job = Job::new(JobKind::Reconcile, portal.id.as_str(), queue, "reconcile".to_owned(), seq, now);
-    Ok(state.storage.ask_job(job).await?)
 }
 
 /// The installer's page.

@@ -1,10 +1,11 @@
 //! For operations: is it alive, is it ready, what does it count.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::State;
+use super::admin::Admin;
 use super::problem::Problem;
 use crate::domain::channel::ChannelState;
 use crate::storage::StorageError;
@@ -25,16 +26,11 @@ pub async fn readyz(state: web::Data<State>) -> Result<HttpResponse, Problem> {
 }
 
 /// Metrics in Prometheus' text form; only with the administrator's token.
-pub async fn metrics(
-    request: HttpRequest,
-    state: web::Data<State>,
-    handle: web::Data<PrometheusHandle>,
-) -> Result<HttpResponse, Problem> {
-    super::admin::check(&request, &state)?;
+pub(super) async fn metrics(_: Admin, state: web::Data<State>, handle: web::Data<PrometheusHandle>) -> HttpResponse {
     if let Err(error) = measure(&state).await {
         tracing::warn!(%error, "gauges could not be read");
     }
-    Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(handle.render()))
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(handle.render())
 }
 
 /// Gauges are read when they are asked for, not all the time.

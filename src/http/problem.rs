@@ -1,7 +1,7 @@
 //! One body for every refusal of the API (RFC 9457), with a closed list of ids.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::RETRY_AFTER;
+use actix_web::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 
@@ -14,6 +14,8 @@ pub enum Problem {
     Malformed(String),
     /// 401: no or a wrong bearer token.
     Unauthorized,
+    /// 401: no token is configured, so no token can be right.
+    SwitchedOff,
     /// 403: the proof does not fit.
     Forbidden(String),
     /// 404: there is no such thing.
@@ -54,7 +56,7 @@ impl Problem {
     pub fn id(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "malformed",
-            Self::Unauthorized => "unauthorized",
+            Self::Unauthorized | Self::SwitchedOff => "unauthorized",
             Self::Forbidden(_) => "forbidden",
             Self::NotFound(_) => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -76,7 +78,8 @@ impl Problem {
             | Self::Conflict(text)
             | Self::UnsupportedMedia(text)
             | Self::Unprocessable(text) => text,
-            Self::Unauthorized => "send the header `Authorization: Bearer <token>`",
+            Self::Unauthorized => "send the header `Authorization: Bearer <token>` with the administrator's token",
+            Self::SwitchedOff => "the API is switched off: configure security.admin_token to use it",
             Self::MethodNotAllowed | Self::TooLarge | Self::TooMany(_) | Self::Internal => "",
             Self::Unavailable => "nothing was stored; send the request again",
         }
@@ -93,7 +96,7 @@ impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized | Self::SwitchedOff => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -116,6 +119,9 @@ impl ResponseError for Problem {
             }
             Self::TooMany(seconds) => {
                 response.insert_header((RETRY_AFTER, *seconds));
+            }
+            Self::Unauthorized | Self::SwitchedOff => {
+                response.insert_header((WWW_AUTHENTICATE, "Bearer"));
             }
             _ => {}
         }

@@ -83,7 +83,10 @@ impl Pipeline {
     }
 
     /// Asks for the portal's registrations to be brought in line; asking twice is asking once.
-    async fn ask_reconcile(&self, portal: &Portal) -> Result<(), StorageError> {
+    ///
+    /// # Errors
+    /// [`StorageError`]; may be repeated.
+    pub async fn ask_reconcile(&self, portal: &Portal) -> Result<(), StorageError> {
         if !is_installed(portal) {
             // Nothing of ours is left there; a new installation compares everything anyway.
             return Ok(());

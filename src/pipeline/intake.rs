@@ -302,18 +302,21 @@ fn read_peers(
 ) -> Vec<Result<String, Failure>> {
     let country = channels.iter().find_map(|channel| channel.settings.country.clone());
     let country = country.unwrap_or_else(|| pipeline.settings.country.clone());
-    recipients
-        .iter()
-        .map(|recipient| {
-            if recipient.given.starts_with('@') {
-                return Err(Failure::with(ErrorCode::Unsupported, recipient.given.clone()));
-            }
-            match numbers::read(&recipient.given, &country) {
-                Ok(phone) => Ok(phone.digits().to_owned()),
-                Err(_) => Err(Failure::with(ErrorCode::BadPhone, recipient.given.clone())),
-            }
-        })
-        .collect()
+    recipients.iter().map(|recipient| read_peer(&recipient.given, &country)).collect()
+}
+
+/// Reads one recipient as an address at the messenger: digits for phones.
+///
+/// # Errors
+/// The [`Failure`] that a card or caller is told; its detail is the text as it was given.
+pub(crate) fn read_peer(given: &str, country: &str) -> Result<String, Failure> {
+    if given.starts_with('@') {
+        return Err(Failure::with(ErrorCode::Unsupported, given));
+    }
+    match numbers::read(given, country) {
+        Ok(phone) => Ok(phone.digits().to_owned()),
+        Err(_) => Err(Failure::with(ErrorCode::BadPhone, given)),
+    }
 }
 
 fn pairs(channels: &[Arc<Channel>], peers: &[Result<String, Failure>]) -> Vec<(String, String)> {
@@ -373,7 +376,10 @@ fn messages_for(
 }
 
 /// Puts text, files and template into the parts the messenger takes.
-fn contents_of(send: &SendMessage, capabilities: &Capabilities) -> Result<Vec<Content>, Failure> {
+///
+/// # Errors
+/// The [`Failure`] that a card or caller is told: what the messenger does not take, with its limit.
+pub(crate) fn contents_of(send: &SendMessage, capabilities: &Capabilities) -> Result<Vec<Content>, Failure> {
     if let Some(call) = &send.template {
         if !capabilities.templates {
             return Err(Failure::with(ErrorCode::Unsupported, call.template.label()));
@@ -449,14 +455,25 @@ fn file_name(link: &str) -> String {
 }
 
 fn blank(pipeline: &Pipeline, command: &Command, peer: &str) -> NewMessage {
+    let mut message = queued(pipeline, peer, command.received);
+    message.record.portal = Some(command.portal.clone());
+    message.record.command = Some(command.id.clone());
+    message.record.card = command.card;
+    message.record.responsible.clone_from(&command.responsible);
+    message.comments = command.comment;
+    message
+}
+
+/// A message to `peer` that waits for its content and its channel, and that no CRM asked for.
+pub(super) fn queued(pipeline: &Pipeline, peer: &str, received: Timestamp) -> NewMessage {
     let record = MessageRecord {
         id: MessageId::new(&pipeline.ids.ulid()),
         channel: None,
         messenger: None,
         peer: peer.to_owned(),
-        portal: Some(command.portal.clone()),
-        command: Some(command.id.clone()),
-        card: command.card,
+        portal: None,
+        command: None,
+        card: None,
         draft: Draft { content: Content::Text { body: String::new() }, fallback: None, recipient_name: String::new() },
         used_fallback: false,
         state: MessageState::Queued,
@@ -464,14 +481,10 @@ fn blank(pipeline: &Pipeline, command: &Command, peer: &str) -> NewMessage {
         failure: None,
         vendor_code: String::new(),
         comment: None,
-        responsible: command.responsible.clone(),
-        times: MessageTimes { created: command.received, ..MessageTimes::default() },
+        responsible: None,
+        times: MessageTimes { created: received, ..MessageTimes::default() },
     };
-    NewMessage {
-        record,
-        comments: command.comment,
-        not_after: Some(command.received.plus(pipeline.settings.not_after)),
-    }
+    NewMessage { record, comments: false, not_after: Some(pipeline.deadline(received)) }
 }
 
 /// A recipient that cannot be written to: a message that has failed already, so that card and robot hear of it the

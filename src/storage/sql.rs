@@ -81,9 +81,10 @@ statements! {
         WHERE queue = $1 AND state <> 'dead' AND seq > $2 ORDER BY seq LIMIT $3");
     /// One job.
     JOB_GET = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1");
-    /// Dead letters, newest first.
+    /// Dead letters, newest first, those behind the one that died at `$1` under the id `$2`.
     JOBS_DEAD = concat!("SELECT ", job_columns!(), " FROM jobs
-        WHERE state = 'dead' AND changed_ms < $1 ORDER BY changed_ms DESC LIMIT $2");
+        WHERE state = 'dead' AND (changed_ms < $1 OR (changed_ms = $1 AND id < $2))
+        ORDER BY changed_ms DESC, id DESC LIMIT $3");
     /// A dead letter lives again under its old identity.
     JOB_REDRIVE = "UPDATE jobs SET state = 'ready', tries = 0, due_ms = $2, not_after_ms = $3, started_ms = NULL,
         started_by = NULL, reason = NULL, changed_ms = $2 WHERE id = $1 AND state = 'dead'";

@@ -1,0 +1,134 @@
+//! Lines and channels.
+
+use super::*;
+
+#[actix_web::test]
+async fn lines_are_added_and_listed_by_pages() {
+    let api = Api::start().await;
+    let mut added = Vec::new();
+    for name in ["Sales", "  Поддержка ", "Sales"] {
+        added.push(api.add_line(name).await);
+    }
+    assert_eq!(api.all("/lines", 1).await, added);
+    assert_eq!(api.all("/lines", 2).await, added);
+    let page = api.get("/lines").await;
+    assert_eq!(page.json["items"][1], json!({"id": added[1], "name": "Поддержка"}));
+    assert_eq!(page.json["next"], Value::Null);
+    let answer = api.post("/lines", &json!({"name": "я".repeat(101)})).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[actix_web::test]
+async fn a_channel_shows_its_address_and_the_names_of_its_credentials() {
+    let api = Api::start().await;
+    let line = api.add_line("Sales").await;
+    let mut new = new_channel();
+    new["credentials"]["access_token"] = json!("  access-s3cret\n");
+    new["credentials"]["waba_id"] = json!(" ");
+    new["settings"] = json!({"messages_per_second": 20, "country": "kz"});
+    let answer = api.post(&format!("/lines/{line}/channels"), &new).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.json);
+    let id = answer.text("/id").to_owned();
+    let expected = json!({
+        "id": id,
+        "line": line,
+        "provider": "whatsapp_cloud",
+        "name": "+7 495 000-00-00",
+        "state": "active",
+        "reason": "",
+        "webhook_url": format!("https://mostik.example/webhooks/whatsapp_cloud/{id}"),
+        "credentials": ["access_token", "app_secret", "phone_number_id", "verify_token"],
+        "settings": {"messages_per_second": 20.0, "country": "KZ"},
+    });
+    assert_eq!(answer.json, expected);
+    assert_eq!(api.get("/channels").await.json["items"], json!([expected]));
+    let stored = api.state.storage.find_channel(&channel_id(&id)).await.unwrap().unwrap();
+    assert_eq!(stored.credential("access_token"), "access-s3cret");
+    let mut shown = expected;
+    shown["queue"] = json!(0);
+    assert_eq!(api.get(&format!("/channels/{id}")).await.json, shown);
+}
+
+#[actix_web::test]
+async fn what_cannot_become_a_channel_is_refused_in_words() {
+    let api = Api::start().await;
+    let path = format!("/lines/{}/channels", api.add_line("Sales").await);
+    let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
+    for (pointer, value, status, words) in [
+        ("/provider", json!("carrier_pigeon"), unprocessable, "whatsapp_cloud"),
+        ("/name", json!(""), unprocessable, "name"),
+        ("/credentials/access_token", json!(""), unprocessable, "credentials.access_token: required"),
+        ("/credentials/app_secret", json!("  "), unprocessable, "credentials.app_secret: required"),
+        ("/credentials/app_secret", json!("app-s3cret\nx"), unprocessable, "credentials.app_secret: one line"),
+        ("/credentials/app_secret", json!("a".repeat(4097)), unprocessable, "credentials.app_secret: one line"),
+        ("/credentials", json!({}), unprocessable, "required"),
+        ("/credentials", json!({"acess_token": "access-s3cret"}), unprocessable, "it has phone_number_id"),
+        ("/credentials", json!("access-s3cret"), StatusCode::BAD_REQUEST, "expected a map"),
+        ("/credentials/access_token", json!(["access-s3cret"]), StatusCode::BAD_REQUEST, "expected a string"),
+        ("/settings", json!({"country": "Russia"}), unprocessable, "settings.country"),
+        ("/settings", json!({"country": "ZZ"}), unprocessable, "settings.country"),
+        ("/settings", json!({"messages_per_second": 0}), unprocessable, "settings.messages_per_second"),
+        ("/settings", json!({"messages_per_second": -1}), unprocessable, "settings.messages_per_second"),
+        ("/settings", json!({"messages_per_second": 1e6}), unprocessable, "settings.messages_per_second"),
+        ("/settings", json!({"colour": "red"}), StatusCode::BAD_REQUEST, "unknown field `colour`"),
+    ] {
+        let mut body = new_channel();
+        *body.pointer_mut(pointer).unwrap() = value;
+        let answer = api.post(&path, &body).await;
+        assert_eq!(answer.status, status, "{pointer}: {}", answer.json);
+        assert!(answer.text("/detail").contains(words), "{pointer}: {}", answer.json);
+    }
+    assert_eq!(api.all("/channels", 10).await, Vec::<String>::new());
+}
+
+#[actix_web::test]
+async fn a_channel_is_paused_with_a_reason_and_resumed() {
+    let api = Api::start().await;
+    let id = api.add_channel().await;
+    let path = format!("/channels/{id}");
+    let paused = api.post(&format!("{path}/pause"), &json!({"reason": " Number is being moved "})).await;
+    assert_eq!((paused.status, paused.text("/state")), (StatusCode::OK, "paused"));
+    assert_eq!(api.get(&path).await.text("/reason"), "Number is being moved");
+    let resumed = api.call("post", &format!("{path}/resume")).await;
+    assert_eq!((resumed.status, resumed.text("/state")), (StatusCode::OK, "active"));
+    assert_eq!(api.get(&path).await.text("/reason"), "");
+    // The reason may be left out, with or without a body.
+    for request in [
+        Api::authorized("post", &format!("{path}/pause")),
+        Api::authorized("post", &format!("{path}/pause")).set_json(json!({})),
+        Api::authorized("post", &format!("{path}/pause")).set_json(json!(null)),
+        Api::authorized("post", &format!("{path}/pause")).set_json(json!({"reason": null})),
+    ] {
+        assert_eq!(api.send(request).await.text("/reason"), "paused by an administrator");
+    }
+    for (body, status) in [
+        (json!({"reason": "a".repeat(201)}), StatusCode::UNPROCESSABLE_ENTITY),
+        (json!({"raeson": "a"}), StatusCode::BAD_REQUEST),
+        (json!([]), StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(api.post(&format!("{path}/pause"), &body).await.status, status);
+    }
+    let text = Api::authorized("post", &format!("{path}/pause")).set_payload("because");
+    assert_eq!(api.send(text).await.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[actix_web::test]
+async fn a_cancelled_queue_never_leaves() {
+    let api = Api::start().await;
+    let id = api.add_channel().await;
+    let mut messages = Vec::new();
+    for number in ["79001234561", "79001234562", "79001234562"] {
+        messages.push(api.send_text(&id, number).await);
+    }
+    let path = format!("/channels/{id}");
+    assert_eq!(api.get(&path).await.json["queue"], 3);
+    let cancelled = api.call("delete", &format!("{path}/queue")).await;
+    assert_eq!((cancelled.status, cancelled.json), (StatusCode::OK, json!({"cancelled": 3})));
+    assert_eq!(api.get(&path).await.json["queue"], 0);
+    assert_eq!(api.call("delete", &format!("{path}/queue")).await.json, json!({"cancelled": 0}));
+    for message in messages {
+        let shown = api.get(&format!("/messages/{message}")).await;
+        assert_eq!(shown.text("/state"), "cancelled");
+        assert_eq!(shown.text("/failed_at"), "2025-11-21T23:00:00.000Z");
+    }
+}

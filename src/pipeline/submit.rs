@@ -1,0 +1,67 @@
+//! The way in for programs: one message to one recipient through a channel they name.
+
+use super::Pipeline;
+use super::intake;
+use crate::domain::channel::Channel;
+use crate::domain::command::SendMessage;
+use crate::domain::message::Draft;
+use crate::domain::outcome::{ErrorCode, Failure};
+use crate::storage::StorageError;
+use crate::storage::messages::Created;
+
+/// Why a message was not taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// It can never be sent like this; the caller has to mend it.
+    #[error("refused: {}", .0.code.code())]
+    Refused(Failure),
+    /// The store did not take it; the caller should come again.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What makes a repeated request recognisable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RequestKey {
+    /// The caller's own key.
+    pub key: String,
+    /// Stands for the request's content.
+    pub fingerprint: String,
+}
+
+impl Pipeline {
+    /// Takes one message over. After `Ok` it is kept: a crash loses nothing.
+    ///
+    /// `send` is taken literally: a program has said what it means, so there are no variants to pick and no CRM
+    /// placeholders to look for. Its recipients, line and messenger are not looked at, because `to` and `channel` say
+    /// it. A paused channel takes messages too and keeps them.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing was stored.
+    pub async fn submit(
+        &self,
+        channel: &Channel,
+        to: &str,
+        send: &SendMessage,
+        key: Option<RequestKey>,
+    ) -> Result<Created, SubmitError> {
+        let provider = self.provider_of(channel).ok_or_else(|| {
+            SubmitError::Refused(Failure::with(ErrorCode::Unsupported, format!("provider {}", channel.provider)))
+        })?;
+        let country = channel.settings.country.as_deref().unwrap_or(&self.settings.country);
+        // Without the address: the caller knows it, and refusals travel further than messages.
+        let peer = intake::read_peer(to, country).map_err(|failure| Failure::new(failure.code));
+        let peer = peer.map_err(SubmitError::Refused)?;
+        let contents = intake::contents_of(send, &provider.spec().capabilities).map_err(SubmitError::Refused)?;
+        let mut contents = contents.into_iter();
+        let (Some(content), None) = (contents.next(), contents.next()) else {
+            let failure = Failure::with(ErrorCode::Unsupported, "this takes several messages; one request sends one");
+            return Err(SubmitError::Refused(failure));
+        };
+        let mut message = intake::queued(self, &peer, self.clock.now());
+        message.record.channel = Some(channel.id.clone());
+        message.record.draft = Draft { content, fallback: send.fallback.clone(), recipient_name: String::new() };
+        let key = key.map(|known| (known.key, known.fingerprint));
+        Ok(self.storage.create_message(message, key).await?)
+    }
+}
