@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use sandbox::{
-    AppSpec, Automation, Message, Number, NumberSpec, Options, Portal, PortalSpec, RobotRun, Sandbox, TimelineEntry,
+    AppSpec, Automation, Message, Number, NumberSpec, Options, Portal, PortalSpec, RobotRun, Sandbox, StageSpec,
+    TimelineEntry,
 };
 use serde_json::{Value, json};
 
@@ -297,6 +298,13 @@ level = "info,mostik=debug"
 
     pub(crate) fn robot_on(&self, kind: i64, properties: &Value, change: impl FnOnce(&mut Automation)) -> String {
         let stage = format!("STAGE_{}", self.stage.fetch_add(1, Ordering::SeqCst));
+        self.portal.add_stage(StageSpec {
+            entity_type_id: kind,
+            category_id: 0,
+            stage_id: stage.clone(),
+            name: stage.clone(),
+            semantics: String::new(),
+        });
         let properties: BTreeMap<String, Value> = serde_json::from_value(properties.clone()).unwrap();
         let mut automation = Automation {
             entity_type_id: kind,
@@ -346,6 +354,14 @@ level = "info,mostik=debug"
     pub(crate) async fn result_of(&self, deal: i64) -> BTreeMap<String, Value> {
         self.until("the robot has its result", |w| w.result(deal).is_some()).await;
         self.result(deal).unwrap()
+    }
+
+    /// What the vendors had to refuse or found careless, but for questions about a company that a card does not have:
+    /// the adapter asks for contact and company in one call, before it knows.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let of_company = |v: &sandbox::Violation| v.target == "rest.crm.item.get" && v.code == "NOT_FOUND";
+        let all = self.sandbox.violations();
+        all.iter().filter(|violation| !of_company(violation)).map(|violation| format!("{violation:?}")).collect()
     }
 
     // --- the phone ----------------------------------------------------------------------------------------------
