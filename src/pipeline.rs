@@ -61,6 +61,8 @@ pub struct Pipeline {
     pub(crate) settings: PipelineSettings,
     pub(crate) scheduler: scheduler::Handle,
     pub(crate) worker: WorkerId,
+    /// Since when this process has been there to hear callbacks.
+    pub(crate) since: Timestamp,
     templates: TemplateCache,
 }
 
@@ -87,6 +89,7 @@ impl Pipeline {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let worker = WorkerId::new(&parts.ids.ulid());
+        let since = parts.clock.now();
         Arc::new(Self {
             storage: parts.storage,
             crms: parts.crms,
@@ -96,6 +99,7 @@ impl Pipeline {
             settings: parts.settings,
             scheduler: parts.scheduler,
             worker,
+            since,
             templates: TemplateCache::new(Duration::from_secs(300)),
         })
     }

@@ -30,11 +30,11 @@ impl Redrive {
         let probe = Probe::open(config).await?;
         let mut ids = self.ids;
         if self.all || self.list {
-            let mut before = Timestamp(i64::MAX);
+            let mut after = (Timestamp(i64::MAX), String::new());
             loop {
-                let page = probe.storage.dead_letters(before, 200).await?;
+                let page = probe.storage.dead_letters(after.0, &after.1, 200).await?;
                 let Some(last) = page.last() else { break };
-                before = last.died;
+                after = (last.died, last.job.id.clone());
                 for letter in page {
                     if self.list {
                         let reason = letter.job.reason.as_deref().unwrap_or_default();

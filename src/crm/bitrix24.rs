@@ -32,10 +32,13 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::tz::TimeZone;
+use moka::future::Cache;
 use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
 
 use self::auth::Tokens;
 use self::batch::BATCH_MAX;
@@ -94,6 +97,8 @@ pub struct Bitrix24 {
     style: CommentStyle,
     manifest: Bitrix24App,
     robots: Vec<Robot>,
+    /// One comparison of registrations per portal at a time.
+    comparing: Cache<PortalId, Arc<Mutex<()>>>,
 }
 
 impl Bitrix24 {
@@ -121,7 +126,8 @@ impl Bitrix24 {
         let client = Client::new(outbound, Arc::clone(&oauth), tokens, limits, Arc::clone(&clock));
         let style = CommentStyle { mask: settings.mask_phones, zone };
         let (manifest, robots) = (manifests::bitrix24()?, crate::robots::load()?);
-        Ok(Self { settings, store, clock, oauth, client, style, manifest, robots })
+        let comparing = Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_secs(600)).build();
+        Ok(Self { settings, store, clock, oauth, client, style, manifest, robots, comparing })
     }
 
     /// True when `{app}` of a route is one of our applications.

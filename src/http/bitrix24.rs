@@ -6,7 +6,6 @@ use secrecy::{ExposeSecret, SecretString};
 use super::State;
 use super::problem::Problem;
 use super::verified::Verified;
-use crate::crm::TokenStore;
 use crate::crm::bitrix24::command::{CommandOptions, command};
 use crate::crm::bitrix24::wire::{Auth, Event, PageOpen, WireError, event_call, page_open, robot_call};
 use crate::crm::bitrix24::{Proof, ProveError};
@@ -127,20 +126,23 @@ pub async fn robot(
     let portal = portal.into_inner();
     state.pipeline.accept(Verified::checked(command)).await?;
     telemetry::webhook(SOURCE, "ok");
+    if let Some(pair) = call.auth.token_pair(true, now) {
+        state.storage.offer_tokens(&portal.id, pair).await;
+    }
     if portal.state == PortalState::NeedsAuth {
-        take_tokens(&state, &portal, &call.auth).await;
+        revive(&state, &portal).await;
     }
     Ok(HttpResponse::Ok().finish())
 }
 
-/// A robot's call carries a fresh pair of tokens; a portal whose own pair has died lives again with it.
-async fn take_tokens(state: &State, portal: &Portal, auth: &Auth) {
-    let Some(pair) = auth.token_pair(true, state.clock.now()) else { return };
-    let kept = state.storage.save_tokens(&portal.id, &pair).await;
-    let set = state.storage.set_portal_state(&portal.id, PortalState::Installed, "").await;
-    if let (Ok(()), Ok(())) = (kept, set) {
-        tracing::info!(portal.id = %portal.id, "the portal's tokens were renewed by a robot's call");
-        state.pipeline.state_changed(QueueKey::Crm(portal.id.clone()));
+/// A robot's call carries a fresh pair of tokens: a portal whose own pairs have died is tried again with it.
+async fn revive(state: &State, portal: &Portal) {
+    match state.storage.set_portal_state(&portal.id, PortalState::Installed, "").await {
+        Ok(()) => {
+            tracing::info!(portal.id = %portal.id, "a robot's call brought fresh tokens");
+            state.pipeline.state_changed(QueueKey::Crm(portal.id.clone()));
+        }
+        Err(error) => tracing::warn!(%error, portal.id = %portal.id, "the portal could not be revived"),
     }
 }
 

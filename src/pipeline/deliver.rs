@@ -42,6 +42,8 @@ mod unclear {
 const FIRST_LOOK: Millis = Millis::seconds(1);
 /// Later looks.
 const NEXT_LOOK: Millis = Millis::seconds(10);
+/// Vendors call again at intervals that grow by up to this factor (WhatsApp: "with decreasing frequency", for 7 days).
+const RETRY_STRETCH: i64 = 6;
 /// From this try on a person at the card is told that it is late.
 const LATE_TRY: u32 = 2;
 
@@ -403,8 +405,8 @@ impl Runs<'_> {
         let now = self.now();
         let job = &queued.job;
         let rule = provider.spec().unclear;
-        let wait = self.pipeline.settings.unclear_wait.unwrap_or(rule.wait);
         let started = job.started.unwrap_or(now);
+        let wait = self.echo_wait(rule.wait, started);
         let waited = now.since(started);
         let settlement = |fate, news| Settlement { job: job.id.clone(), fate, news, attempt: None };
         let keep =
@@ -443,6 +445,16 @@ impl Runs<'_> {
         }
         tracing::warn!(job.id = %job.id, reason, "no echo in time: a person must look before it is sent again");
         self.settle(&queued, settlement(keep(JobState::Dead, now, &reason), undecided())).await;
+    }
+
+    /// How long, from its beginning, the echo of a send is waited for before its absence means anything.
+    ///
+    /// While we were down the vendor's callbacks found nobody, and it calls again ever less often; so after a down time
+    /// the echo may be late by a multiple of it.
+    fn echo_wait(&self, rule: Millis, started: Timestamp) -> Millis {
+        let wait = self.pipeline.settings.unclear_wait.unwrap_or(rule);
+        let down = self.pipeline.since.since(started);
+        if down.0 <= 0 { wait } else { Millis(down.0 + wait.0.max(down.0.saturating_mul(RETRY_STRETCH))) }
     }
 
     /// True when an echo has come for a message that was accepted after this send began.

@@ -111,10 +111,9 @@ fn hold_if_all_wait(pipeline: &Pipeline, queue: &QueueKey, ended: &[Ended]) {
             matches!(error.class, FailureClass::Throttled | FailureClass::Unavailable | FailureClass::Indeterminate)
         })
     };
-    if !ended.is_empty() && ended.iter().all(passing) {
-        if let Some(due) = ended.iter().filter_map(|end| end.again).map(|(_, due, _)| due).min() {
-            pipeline.scheduler.hold(queue.clone(), Hold::Until(due));
-        }
+    let earliest = ended.iter().filter_map(|end| end.again).map(|(_, due, _)| due).min();
+    if let Some(due) = earliest.filter(|_| ended.iter().all(passing)) {
+        pipeline.scheduler.hold(queue.clone(), Hold::Until(due));
     }
 }
 

@@ -43,7 +43,7 @@ enum Message {
     Wake(QueueKey),
     Taken(QueueKey, Result<bool, StorageError>),
     Page { queue: QueueKey, page: Result<Vec<Queued>, StorageError> },
-    Finished(Finished),
+    Finished(Box<Finished>),
     Holding { queue: QueueKey, hold: Hold },
     State { queue: QueueKey, state: WorkState },
     Lost,
@@ -113,7 +113,7 @@ impl Handle {
 
     /// A run is over.
     pub(super) fn finished(&self, finished: Finished) {
-        self.send(Message::Finished(finished));
+        self.send(Message::Finished(Box::new(finished)));
     }
 
     /// The queue must stand still.

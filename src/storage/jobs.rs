@@ -107,25 +107,12 @@ impl Storage {
         Ok(())
     }
 
-    /// Jobs given up, newest first, those that died before `before`.
-    ///
-    /// # Errors
-    /// [`StorageError`].
-    pub async fn dead_letters(&self, before: Timestamp, limit: u32) -> Result<Vec<DeadLetter>, StorageError> {
-        self.dead_letters_after(before, "", limit).await
-    }
-
     /// Jobs given up, newest first, those behind the one of this time and id. Jobs of one commit died in the same
     /// millisecond, so a page may end between them.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub async fn dead_letters_after(
-        &self,
-        died: Timestamp,
-        id: &str,
-        limit: u32,
-    ) -> Result<Vec<DeadLetter>, StorageError> {
+    pub async fn dead_letters(&self, died: Timestamp, id: &str, limit: u32) -> Result<Vec<DeadLetter>, StorageError> {
         let rows = self.db.rows(sql::JOBS_DEAD, args![died.0, id, i64::from(limit)]).await?;
         rows.iter().map(|row| Ok(DeadLetter { job: read(row)?, died: Timestamp(row.int("changed_ms")?) })).collect()
     }

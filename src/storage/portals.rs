@@ -19,6 +19,9 @@ use crate::domain::time::Timestamp;
 /// How long another process's change may stay unseen.
 const FRESH: Duration = Duration::from_secs(30);
 
+/// How long an offered pair is worth trying.
+const OFFER: Duration = Duration::from_secs(3600);
+
 /// A portal with the secret its callbacks carry. Has no `Debug`.
 #[derive(Clone)]
 pub struct KnownPortal {
@@ -54,6 +57,9 @@ type Key = (CrmKind, String, String);
 pub(super) struct PortalCache {
     by_member: Cache<Key, Arc<KnownPortal>>,
     by_id: Cache<PortalId, Arc<KnownPortal>>,
+    /// The latest pair that came along with a proved call. Kept in memory only, and used when every stored pair has
+    /// died: a robot's call brings a living pair, and storing one per call would double the work of the hot path.
+    offered: Cache<PortalId, Arc<TokenPair>>,
 }
 
 impl PortalCache {
@@ -61,6 +67,7 @@ impl PortalCache {
         Self {
             by_member: Cache::builder().max_capacity(10_000).time_to_live(FRESH).build(),
             by_id: Cache::builder().max_capacity(10_000).time_to_live(FRESH).build(),
+            offered: Cache::builder().max_capacity(10_000).time_to_live(OFFER).build(),
         }
     }
 
@@ -225,6 +232,11 @@ impl Storage {
         Ok(())
     }
 
+    /// Remembers, in memory only, a pair that came with a proved call.
+    pub async fn offer_tokens(&self, portal: &PortalId, pair: TokenPair) {
+        self.portals.offered.insert(portal.clone(), Arc::new(pair)).await;
+    }
+
     async fn save_pair(&self, tx: &mut super::db::Tx, portal: &PortalId, pair: &TokenPair) -> Result<(), StorageError> {
         let stored = StoredPair { access: pair.access.clone(), refresh: pair.refresh.clone() };
         let text = serde_json::to_string(&stored).map_err(|e| StorageError::Broken(e.to_string()))?;
@@ -277,7 +289,14 @@ impl TokenStore for Storage {
                 user_id,
             })
         };
-        Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+        let living: Vec<TokenPair> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        if !living.is_empty() {
+            return Ok(living);
+        }
+        // Every stored pair is dead; one that came with a call since may live. It is offered once.
+        let Some(offered) = self.portals.offered.remove(portal).await else { return Ok(living) };
+        self.save_tokens(portal, &offered).await?;
+        Ok(vec![(*offered).clone()])
     }
 
     async fn save_tokens(&self, portal: &PortalId, pair: &TokenPair) -> Result<(), StoreDown> {

@@ -5,6 +5,8 @@
 //! the fingerprints of what was sent last, and the difference is sent (protocol reference, sections "What uninstall and
 //! update remove", "Subscribing" and "Robots", read 2026-11). Two calls when something changed, one when nothing did.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use url::Url;
 
@@ -100,6 +102,9 @@ impl Bitrix24 {
     /// The portal or the store could not be asked at all. Single steps that failed stand in [`Report::problems`]; what
     /// the plan does not offer stands in the report and is no error.
     pub async fn reconcile_report(&self, portal: &Portal, lines: &[(String, String)]) -> Result<Report, CrmError> {
+        // A page and a job may compare the same portal at once; each would add what the other has just added.
+        let turn = self.comparing.get_with(portal.id.clone(), async { Arc::default() }).await;
+        let _turn = turn.lock().await;
         let admin = self.client.tokens.usable(portal).await?;
         let mut look = Batch::default();
         let places = [look.push("scope", &[]), look.push("bizproc.robot.list", &[]), look.push("event.get", &[])];

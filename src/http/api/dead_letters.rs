@@ -91,7 +91,7 @@ pub(super) async fn list(_: Admin, state: Data<State>, page: Query<PageQuery>) -
     let limit = limit_of(page.limit)?;
     let after = cursor_of(page.cursor.as_deref(), read_cursor)?;
     let (died, id) = after.unwrap_or((Timestamp(i64::MAX), String::new()));
-    let letters = state.storage.dead_letters_after(died, &id, limit + 1).await?;
+    let letters = state.storage.dead_letters(died, &id, limit + 1).await?;
     let messages = messages_of(&state, &letters).await?;
     Ok(Json(Page::of(letters, limit, cursor_to, |letter| view(&letter, &messages))))
 }

@@ -108,7 +108,7 @@ impl Api {
         let provider = (whatsapp_cloud::ENTRY.build)(Arc::clone(&outbound), settings);
         let bitrix24 = crate::crm::bitrix24::Settings {
             apps: std::collections::BTreeMap::new(),
-            oauth_hosts: Vec::new(),
+            oauth_hosts: vec!["https://oauth.example".to_owned()],
             insecure_http: false,
             public_url: "https://mostik.example".to_owned(),
             requests_per_second: 2.0,

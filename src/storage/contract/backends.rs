@@ -53,7 +53,12 @@ mod promises {
         storage.drop_tokens(&portal, &pair("1", "r1")).await.unwrap();
         assert_eq!(storage.load_tokens(&portal).await.unwrap().len(), 2, "a replaced pair is not dropped");
         storage.drop_tokens(&portal, &pair("1", "r2")).await.unwrap();
-        assert_eq!(storage.load_tokens(&portal).await.unwrap(), [other]);
+        assert_eq!(storage.load_tokens(&portal).await.unwrap(), [other.clone()]);
+        storage.offer_tokens(&portal, pair("3", "r4")).await;
+        assert_eq!(storage.load_tokens(&portal).await.unwrap(), [other.clone()], "an offer waits until it is needed");
+        storage.drop_tokens(&portal, &other).await.unwrap();
+        assert_eq!(storage.load_tokens(&portal).await.unwrap(), [pair("3", "r4")]);
+        assert_eq!(storage.load_tokens(&portal).await.unwrap(), [pair("3", "r4")], "it is stored now");
         assert_secret_is_not_on_disk(world, "access-of-r2").await;
     }
 
@@ -109,19 +114,23 @@ mod promises {
         storage.worker_beat(&two, false, lease).await.unwrap();
         storage.tell_queues(&[job(&portal)]).await.unwrap();
         let queue = QueueKey::Crm(portal.clone());
-        assert_eq!(storage.queues_to_look_at(&one, false).await.unwrap(), [queue.clone()]);
+        assert_eq!(storage.queues_to_look_at(&one, false).await.unwrap(), *std::slice::from_ref(&queue));
         assert!(storage.queue_take(&one, &queue).await.unwrap());
         assert!(storage.queue_take(&one, &queue).await.unwrap(), "taking what is ours changes nothing");
         assert!(!storage.queue_take(&two, &queue).await.unwrap());
         assert!(storage.queues_to_look_at(&two, true).await.unwrap().is_empty());
         storage.tell_queues(&[job(&portal)]).await.unwrap();
-        assert_eq!(storage.queues_to_look_at(&one, false).await.unwrap(), [queue.clone()], "news for the owner");
+        assert_eq!(
+            storage.queues_to_look_at(&one, false).await.unwrap(),
+            *std::slice::from_ref(&queue),
+            "news for the owner"
+        );
         assert!(storage.queues_to_look_at(&two, true).await.unwrap().is_empty());
         storage.queue_take(&one, &queue).await.unwrap();
         storage.queue_release(&one, &queue, Some(Timestamp(1_000_500))).await.unwrap();
         assert!(storage.queues_to_look_at(&two, false).await.unwrap().is_empty());
         world.clock.set(1_000_600);
-        assert_eq!(storage.queues_to_look_at(&two, false).await.unwrap(), [queue.clone()]);
+        assert_eq!(storage.queues_to_look_at(&two, false).await.unwrap(), *std::slice::from_ref(&queue));
         assert!(storage.queue_take(&two, &queue).await.unwrap());
         storage.worker_leave(&two).await.unwrap();
         assert_eq!(storage.queues_to_look_at(&one, false).await.unwrap(), [queue]);
@@ -138,7 +147,7 @@ mod promises {
         storage.queue_take(&one, &queue).await.unwrap();
         world.clock.set(1_011_000);
         storage.worker_beat(&two, false, Millis::seconds(10)).await.unwrap();
-        assert_eq!(storage.queues_to_look_at(&two, true).await.unwrap(), [queue.clone()]);
+        assert_eq!(storage.queues_to_look_at(&two, true).await.unwrap(), *std::slice::from_ref(&queue));
         assert!(storage.queue_take(&two, &queue).await.unwrap());
         assert!(!storage.queue_take(&one, &queue).await.unwrap());
         assert!(storage.queues_straggling(Millis::seconds(1)).await.unwrap().is_empty());

@@ -374,7 +374,7 @@ mod promises {
         let mut expired = news(&ids[0], MessageState::Failed, 1_000_100);
         expired.failure = Some(Failure::new(ErrorCode::Expired));
         world.storage.settle(vec![settlement(&ids[0], keep(JobState::Dead), Some(expired))]).await.unwrap();
-        let letters = world.storage.dead_letters(Timestamp(i64::MAX), 10).await.unwrap();
+        let letters = world.storage.dead_letters(Timestamp(i64::MAX), "", 10).await.unwrap();
         assert_eq!(letters.len(), 1);
         assert_eq!((letters[0].job.kind, letters[0].job.reason.as_deref()), (JobKind::Send, Some("why")));
         world.handed_over();
