@@ -17,6 +17,18 @@ fn has_robot(world: &World) -> bool {
     world.portal.robots().iter().any(|robot| robot.code == "send_message")
 }
 
+/// Removes the application and waits until the service knows.
+async fn uninstall(world: &World, clean: bool) {
+    world.portal.uninstall(&world.client_id, clean).unwrap();
+    for _ in 0..400 {
+        if world.get("/api/v1/portals").await.1["items"][0]["state"] == "uninstalled" {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("the service did not hear of the removal");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_installer_page_registers_everything_before_the_installation_is_finished() {
     let world = World::new().await;
@@ -40,15 +52,7 @@ async fn an_update_brings_the_robots_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_application_is_forgotten_and_can_come_back() {
     let world = World::new().await;
-    world.portal.uninstall(&world.client_id, true).unwrap();
-    let path = "/api/v1/portals";
-    for _ in 0..200 {
-        if world.get(path).await.1["items"][0]["state"] == "uninstalled" {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    assert_eq!(world.get(path).await.1["items"][0]["state"], "uninstalled");
+    uninstall(&world, true).await;
     world.portal.install(&world.client_id).await.unwrap();
     world.until("the robot is back", has_robot).await;
     works(&world).await;
@@ -66,7 +70,7 @@ async fn a_renamed_portal_is_followed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_portal_that_tells_no_secret_on_its_page_works_too() {
     let world = World::new().await;
-    world.portal.uninstall(&world.client_id, false).unwrap();
+    uninstall(&world, false).await;
     world.portal.set_switches(|switches| switches.old_pages = true);
     world.portal.install(&world.client_id).await.unwrap();
     world.until("the robot is there", has_robot).await;
@@ -84,7 +88,7 @@ async fn dead_tokens_are_replaced_by_the_next_robot_call() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_without_robots_is_told_and_the_installation_still_finishes() {
     let world = World::new().await;
-    world.portal.uninstall(&world.client_id, false).unwrap();
+    uninstall(&world, false).await;
     world.portal.set_switches(|switches| switches.robots_available = false);
     let page = world.portal.install(&world.client_id).await.unwrap();
     assert_eq!(page.status, 200);
