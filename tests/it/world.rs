@@ -25,12 +25,16 @@ pub(crate) struct Wish {
     pub(crate) postgres: bool,
     /// More configuration, by section.
     pub(crate) config: String,
+    /// More lines of the section `[bitrix24]`.
+    pub(crate) bitrix24: &'static str,
     /// Settings of the channel.
     pub(crate) channel: Value,
     /// The simulated vendors' options.
     pub(crate) sandbox: Options,
     /// The portal's bucket is off.
     pub(crate) no_bucket: bool,
+    /// Filter of the service's log.
+    pub(crate) log: &'static str,
 }
 
 impl Default for Wish {
@@ -42,7 +46,14 @@ impl Default for Wish {
         sandbox.graph.read_ms = 40;
         sandbox.graph.jitter_ms = 10;
         sandbox.graph.http_links = true;
-        Self { postgres: false, config: String::new(), channel: json!({}), sandbox, no_bucket: false }
+        Self {
+            postgres: false,
+            config: String::new(),
+            channel: json!({}),
+            sandbox,
+            no_bucket: false,
+            log: "info,mostik=debug",
+        }
     }
 }
 
@@ -137,18 +148,21 @@ allow_private = ["127.0.0.0/8"]
 [bitrix24]
 oauth_hosts = ["{oauth}"]
 insecure_http = true
+{bitrix24}
 [bitrix24.apps.main]
 client_id = "{id}"
 client_secret = "{client_secret}"
 [providers.whatsapp_cloud]
 base_url = "{graph}"
 [log]
-level = "info,mostik=debug"
+level = "{level}"
 {more}
 "#,
             oauth = addresses.oauth,
             graph = addresses.graph,
             id = app.client_id,
+            bitrix24 = wish.bitrix24,
+            level = wish.log,
             more = wish.config,
         );
         std::fs::write(&config, text).unwrap();
