@@ -1,6 +1,6 @@
 //! `/api/v1/*`: management and messaging. JSON in and out, refusals as RFC 9457 problems.
 //!
-//! `TABLE` is the whole URL table; [`openapi`] describes it, and a test holds the two together. (Collecting the
+//! `TABLE` is the whole URL table; [`openapi()`] describes it, and a test holds the two together. (Collecting the
 //! description while routes are registered, as `utoipa-actix-web` does, wants one service per handler; a path would then
 //! answer a wrong method with 404 instead of 405.) Every call needs the
 //! administrator's bearer token, unknown paths included, so that nothing can be learnt without it.

@@ -109,9 +109,13 @@ fn finished(queue: &QueueKey, queued: &Queued, again: Option<Queued>) -> Finishe
     Finished { queue: queue.clone(), lane: queued.job.lane.clone(), id: queued.job.id.clone(), again }
 }
 
-fn again_soon(pipeline: &Pipeline, queue: &QueueKey, mut queued: Queued) {
+fn again_soon(pipeline: &Pipeline, queue: &QueueKey, queued: Queued) {
+    again_in(pipeline, queue, queued, Millis::seconds(1));
+}
+
+fn again_in(pipeline: &Pipeline, queue: &QueueKey, mut queued: Queued, wait: Millis) {
     let done = finished(queue, &queued, None);
-    queued.job.due = pipeline.clock.now().plus(Millis::seconds(1));
+    queued.job.due = pipeline.clock.now().plus(wait);
     pipeline.scheduler.finished(Finished { again: Some(queued), ..done });
 }
 
@@ -173,7 +177,7 @@ async fn card_unreadable(
             next.job.tries += u32::from(counts);
             pipeline.scheduler.finished(finished(queue, &queued, Some(next)));
         }
-        Decision::Pause => again_soon(pipeline, queue, queued),
+        Decision::Pause => again_in(pipeline, queue, queued, Millis::seconds(30)),
         Decision::Settle | Decision::Expire | Decision::Unclear => {
             let failure = Failure::with(ErrorCode::CrmUnavailable, error.code.clone());
             let planned = store(pipeline, command, vec![refused(pipeline, command, "", failure)]).await;

@@ -94,7 +94,7 @@ impl Lanes {
         self.insert(queued, now);
     }
 
-    /// Takes a page that was read from the database after [`Lanes::reaches`]; `whole` when there is nothing behind it.
+    /// Takes a page that was read from the database after what the window reached to; `whole` when there is nothing behind it.
     pub fn fill(&mut self, page: Vec<Queued>, whole: bool, now: Timestamp) {
         self.more = !whole;
         for queued in page {

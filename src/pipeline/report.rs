@@ -50,6 +50,9 @@ pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, group: Group
     }
 }
 
+/// How often work that waits for a person is looked at.
+const TROUBLE_LOOK: Millis = Millis::seconds(30);
+
 /// How one job ended.
 struct Ended {
     settlement: Option<EffectSettlement>,
@@ -256,7 +259,12 @@ fn failed(pipeline: &Pipeline, job: &Job, revision: i64, effect: &CrmEffect, err
             let tries = job.tries + u32::from(counts);
             (keep(state, due, tries, None), Some((state, due, tries)))
         }
-        Decision::Pause => (keep(JobState::Ready, now, job.tries, None), Some((JobState::Ready, now, job.tries))),
+        Decision::Pause => {
+            // A portal that needs a person is held as a whole; trouble of ours (an application that is no longer
+            // configured) has nobody to hold it, so it must not spin.
+            let due = now.plus(TROUBLE_LOOK);
+            (keep(JobState::Ready, due, job.tries, None), Some((JobState::Ready, due, job.tries)))
+        }
         Decision::Settle | Decision::Expire | Decision::Unclear | Decision::Again { .. } => {
             (keep(JobState::Dead, now, job.tries, Some(error.to_string())), None)
         }

@@ -1,7 +1,7 @@
 //! The only room that knows there are two databases.
 //!
 //! One SQL text serves both: `$n` places for single statements, and `{rows}` for statements that take many rows at
-//! once ([`Batch`]). SQLite has one writer (every write goes through its single connection, `BEGIN IMMEDIATE`) and a
+//! once (`Batch`). SQLite has one writer (every write goes through its single connection, `BEGIN IMMEDIATE`) and a
 //! pool of readers; PostgreSQL has one pool.
 
 use std::collections::HashMap;

@@ -191,7 +191,8 @@ impl Storage {
         Ok(())
     }
 
-    /// The application was removed from the portal: its secrets are forgotten, what was registered is gone.
+    /// The application was removed from the portal: its secrets are forgotten, what was registered is gone, and what was
+    /// still to be told to it has nobody to hear it.
     ///
     /// # Errors
     /// [`StorageError`]; nothing was changed.
@@ -202,6 +203,7 @@ impl Storage {
         tx.exec(sql::PORTAL_FORGET_TOKEN, args![id.as_str()]).await?;
         tx.exec(sql::TOKENS_FORGET, args![id.as_str()]).await?;
         tx.exec(sql::REGISTRATIONS_FORGET, args![id.as_str()]).await?;
+        tx.exec(sql::CLEAN_JOBS_OF_QUEUE, args![QueueKey::Crm(id.clone()).to_string()]).await?;
         tx.commit().await?;
         self.portals.forget(id).await;
         Ok(())
