@@ -88,6 +88,7 @@ impl App {
         // A second call (tests build several services in one process) finds the provider installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let metrics = metrics_handle()?;
+        let sealer = sealer(&config)?;
         let lock = lock_database(&config)?;
         let db = Db::open(config.database.url.expose_secret()).await?;
         db.migrate().await?;
@@ -328,13 +329,14 @@ impl Probe {
     /// [`AppError`].
     pub async fn open(config: &Config) -> Result<Self, AppError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let sealer = sealer(config)?;
         let db = Db::open(config.database.url.expose_secret()).await?;
         db.migrate().await?;
         let (handle, _mailbox) = scheduler::mailbox();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let options = StorageOptions { reply_not_before: Millis::seconds(2) };
         let ids: Arc<dyn IdSource> = Arc::new(Ulids::default());
-        let storage = Storage::new(db, sealer(config)?, ids, clock, Arc::new(handle), options);
+        let storage = Storage::new(db, sealer, ids, clock, Arc::new(handle), options);
         let outbound = Arc::new(Outbound::new(config.network.allow_private.clone()).map_err(AppError::Setup)?);
         Ok(Self { storage: Arc::new(storage), providers: providers(config, &outbound), outbound })
     }
