@@ -96,8 +96,7 @@ impl App {
         let ids: Arc<dyn IdSource> = Arc::new(Ulids::default());
         let (handle, mailbox) = scheduler::mailbox();
         let options = StorageOptions { reply_not_before: Millis::seconds(2) };
-        let storage =
-            Storage::new(db, sealer(&config)?, Arc::clone(&ids), Arc::clone(&clock), Arc::new(handle.clone()), options);
+        let storage = Storage::new(db, sealer, Arc::clone(&ids), Arc::clone(&clock), Arc::new(handle.clone()), options);
         let storage = Arc::new(storage);
         let outbound = Arc::new(Outbound::new(config.network.allow_private.clone()).map_err(AppError::Setup)?);
         let bitrix24 = Arc::new(bitrix24(&config, &outbound, &storage, &clock)?);
