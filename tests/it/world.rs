@@ -49,6 +49,7 @@ impl Default for Wish {
         Self {
             postgres: false,
             config: String::new(),
+            bitrix24: "",
             channel: json!({}),
             sandbox,
             no_bucket: false,
