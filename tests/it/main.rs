@@ -6,6 +6,7 @@
 
 mod api;
 mod bad_input;
+mod deploy;
 mod happy;
 mod house;
 mod kill;

@@ -36,7 +36,8 @@ impl Door {
             return self.moved(&request);
         }
         if let Some(rest) = request.path.strip_prefix("/rest/") {
-            let method = rest.trim_end_matches('/').trim_end_matches(".json").to_ascii_lowercase();
+            // Doubled slashes are one, as web servers see it: the JavaScript SDK appends `/method` to `…/rest/`.
+            let method = rest.trim_matches('/').trim_end_matches(".json").to_ascii_lowercase();
             let target = format!("rest.{method}");
             let params = params_of(&self.world, &self.portal, &target, &request);
             let token = token_of(&request, &params);

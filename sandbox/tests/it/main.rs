@@ -15,6 +15,8 @@ mod bitrix_rest;
 #[cfg(test)]
 mod bitrix_robots;
 #[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod control;
 #[cfg(test)]
 mod faults;
