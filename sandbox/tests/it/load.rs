@@ -15,13 +15,6 @@ async fn hundreds_of_deals_pass_quickly_and_once() {
     pass(300).await;
 }
 
-/// For measuring by hand: `cargo test -p sandbox --release -- --ignored --nocapture ten_thousand`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement, not a check"]
-async fn ten_thousand_deals() {
-    pass(10_000).await;
-}
-
 /// Robots fire, messages are sent, statuses come back, comments are written in batches: everything arrives once.
 async fn pass(deals_wanted: usize) {
     let stage = Stage::installed().await;
