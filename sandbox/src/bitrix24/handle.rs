@@ -5,8 +5,8 @@ use std::sync::{Arc, atomic::Ordering};
 use anyhow::{Context, bail};
 
 use super::{
-    Automation, InstallView, ItemSpec, ItemView, Page, PageRequest, PortalCell, PortalLimits, RobotRun, RobotView,
-    KanbanColumn, StageSpec, Switches, TimelineEntry, TokenPair, UserSpec, automation, create_portal, crm::kinds,
+    Automation, InstallView, ItemSpec, ItemView, KanbanColumn, Page, PageRequest, PortalCell, PortalLimits, RobotRun,
+    RobotView, StageSpec, Switches, TimelineEntry, TokenPair, UserSpec, automation, create_portal, crm::kinds,
     crm::write, events, kanban, lifecycle, model, pages, rename_portal,
 };
 use crate::world::World;

@@ -103,8 +103,10 @@ fn chats(world: &World, limit: usize, find: &str) -> Vec<Chat> {
     let mut phones = world.graph.phones.lock();
     let mut chats: Vec<Chat> = newest
         .into_iter()
-        .map(|(phone, number, last)| {
-            Chat { phone: phones.dial(&options, &phone).view(), number: Some(number), last: Some(last) }
+        .map(|(phone, number, last)| Chat {
+            phone: phones.dial(&options, &phone).view(),
+            number: Some(number),
+            last: Some(last),
         })
         .filter(|chat| fits(&chat.phone))
         .take(limit)

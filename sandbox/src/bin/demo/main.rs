@@ -113,7 +113,8 @@ async fn start_sandbox(options: &Options) -> anyhow::Result<Sandbox> {
     if options.port == 0 {
         return started.context("cannot start the simulated Bitrix24 and WhatsApp");
     }
-    started.with_context(|| format!("port {} cannot be used: choose another with --port, or leave it out", options.port))
+    started
+        .with_context(|| format!("port {} cannot be used: choose another with --port, or leave it out", options.port))
 }
 
 async fn set_up(

@@ -50,12 +50,7 @@ pub(crate) struct Shop {
 }
 
 /// Builds everything. The order matters: cards are there before the robots, so that nothing is sent by building.
-pub(crate) async fn build(
-    sandbox: &Sandbox,
-    service: &Service,
-    keys: &AppKeys,
-    russian: bool,
-) -> anyhow::Result<Shop> {
+pub(crate) async fn build(sandbox: &Sandbox, service: &Service, keys: &AppKeys, russian: bool) -> anyhow::Result<Shop> {
     let cast = if russian { Cast::russian() } else { Cast::english() };
     let base = &service.base;
     sandbox.add_app(AppSpec {
@@ -141,7 +136,9 @@ fn populate(sandbox: &Sandbox, portal: &Portal, cast: &Cast) -> anyhow::Result<(
         phones: vec![company_phone.to_owned()],
         ..ItemSpec::default()
     })?;
-    sandbox.phone(&digits(company_phone)).set(PhoneTraits { name: Some(company_name.to_owned()), ..Default::default() });
+    sandbox
+        .phone(&digits(company_phone))
+        .set(PhoneTraits { name: Some(company_name.to_owned()), ..Default::default() });
     portal.add_item(ItemSpec {
         entity_type_id: entity::LEAD,
         title: cast.lead.to_owned(),

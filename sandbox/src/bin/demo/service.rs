@@ -29,11 +29,7 @@ pub(crate) struct StopSignal([Signal; 3]);
 /// Listens from now on.
 pub(crate) fn stop_signal() -> anyhow::Result<StopSignal> {
     let listen = |kind| signal(kind).context("cannot listen for signals");
-    Ok(StopSignal([
-        listen(SignalKind::interrupt())?,
-        listen(SignalKind::terminate())?,
-        listen(SignalKind::hangup())?,
-    ]))
+    Ok(StopSignal([listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?]))
 }
 
 impl StopSignal {
@@ -142,7 +138,8 @@ impl Service {
             let path = folder.path.join("mostik.toml");
             write_private(&path, &text)?;
             let child = spawn(program, &path, &folder.log())?;
-            let mut service = Self { child, http: client()?, base: format!("http://127.0.0.1:{port}"), token: token.clone() };
+            let mut service =
+                Self { child, http: client()?, base: format!("http://127.0.0.1:{port}"), token: token.clone() };
             match service.until_ready().await {
                 Ok(()) => return Ok(service),
                 Err(_) if !last && folder.tail(5).contains("cannot listen on") => {}
@@ -242,14 +239,7 @@ fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-fn config(
-    folder: &Folder,
-    addresses: &Addresses,
-    keys: &AppKeys,
-    token: &str,
-    port: u16,
-    russian: bool,
-) -> String {
+fn config(folder: &Folder, addresses: &Addresses, keys: &AppKeys, token: &str, port: u16, russian: bool) -> String {
     let master = STANDARD.encode(rand::random::<[u8; 32]>());
     let database = quoted(&format!("sqlite://{}", folder.path.join("mostik.db").display()));
     let zone = local_zone().unwrap_or_else(|| if russian { "Europe/Moscow" } else { "UTC" }.to_owned());
