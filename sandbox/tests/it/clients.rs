@@ -82,7 +82,6 @@ async fn the_official_javascript_sdk_works_with_a_portal() {
     run("node", "bitrix24.mjs", &given, "").await;
     let expected = [
         ("rest.crm.no.such.method", "ERROR_METHOD_NOT_FOUND"),
-        ("rest.crm.item.get", "NOT_FOUND"),
         ("oauth.token", "invalid_grant"),
     ];
     let surprises = surprises(stage.sandbox.violations(), &expected);
