@@ -80,10 +80,7 @@ async fn the_official_javascript_sdk_works_with_a_portal() {
         "contact": contact,
     });
     run("node", "bitrix24.mjs", &given, "").await;
-    let expected = [
-        ("rest.crm.no.such.method", "ERROR_METHOD_NOT_FOUND"),
-        ("oauth.token", "invalid_grant"),
-    ];
+    let expected = [("rest.crm.no.such.method", "ERROR_METHOD_NOT_FOUND"), ("oauth.token", "invalid_grant")];
     let surprises = surprises(stage.sandbox.violations(), &expected);
     assert!(surprises.is_empty(), "{surprises:#?}");
     assert_eq!(stage.portal.timeline_len(entity::DEAL, deal), 2);
