@@ -248,6 +248,8 @@ fn failed(pipeline: &Pipeline, job: &Job, revision: i64, effect: &CrmEffect, err
         comment: None,
         replied: None,
     };
+    // A comment that an earlier try may have written stays in doubt, however surely this try did nothing.
+    let doubtful = matches!(effect, CrmEffect::Comment(comment) if comment.existing.is_none() && comment.maybe_written);
     // An unclear answer to something repeatable is simply repeated; an unclear comment is looked for first.
     let unclear = error.class == FailureClass::Indeterminate;
     let class = if unclear { FailureClass::Unavailable } else { error.class };
@@ -255,7 +257,7 @@ fn failed(pipeline: &Pipeline, job: &Job, revision: i64, effect: &CrmEffect, err
     let decision = decide(plan, class, error.retry_after, job.tries, None, now, seed_of(&job.id));
     let (settlement, again) = match decision {
         Decision::Again { due, counts } if job.tries < TRIES_MAX => {
-            let state = if unclear && adds { JobState::Unclear } else { JobState::Ready };
+            let state = if (unclear && adds) || doubtful { JobState::Unclear } else { JobState::Ready };
             let tries = job.tries + u32::from(counts);
             (keep(state, due, tries, None), Some((state, due, tries)))
         }
@@ -263,7 +265,8 @@ fn failed(pipeline: &Pipeline, job: &Job, revision: i64, effect: &CrmEffect, err
             // A portal that needs a person is held as a whole; trouble of ours (an application that is no longer
             // configured) has nobody to hold it, so it must not spin.
             let due = now.plus(TROUBLE_LOOK);
-            (keep(JobState::Ready, due, job.tries, None), Some((JobState::Ready, due, job.tries)))
+            let state = if doubtful { JobState::Unclear } else { JobState::Ready };
+            (keep(state, due, job.tries, None), Some((state, due, job.tries)))
         }
         Decision::Settle | Decision::Expire | Decision::Unclear | Decision::Again { .. } => {
             (keep(JobState::Dead, now, job.tries, Some(error.to_string())), None)
