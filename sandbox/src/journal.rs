@@ -104,7 +104,8 @@ pub struct Change {
     pub seq: u64,
     /// Time on the sandbox's clock, milliseconds.
     pub at_ms: Millis,
-    /// `item`, `comment`, `robot`, `message`, `status`, `inbound`, `portal`, `install`, `phone`, `template`, `fault`, `event`.
+    /// `item`, `stage`, `comment`, `robot`, `message`, `status`, `inbound`, `portal`, `install`, `phone`, `template`,
+    /// `fault`, `event`.
     pub kind: &'static str,
     /// Portal (`member_id`) or phone number id.
     pub scope: String,

@@ -9,7 +9,7 @@
 //! | OAuth | Bitrix24's authorization server: `/oauth/token/`, `/rest/app.info` |
 //! | one per portal | a portal: `/rest/…`, the frame host page `/frame`, `/oauth/authorize/` |
 //! | Graph | WhatsApp Cloud API: sending, numbers, templates, media, subscriptions, tokens |
-//! | control | JSON API for everything that [`Sandbox`] can do, a bounded state for a page, a change feed |
+//! | control | a page to play with (`/`), and a JSON API for everything that [`Sandbox`] can do, with a change feed |
 //!
 //! Outgoing calls are made by two *couriers*: Bitrix24's queue server (events, robot callbacks; no retry) and Meta's
 //! webhook sender (signed, retried). Both can delay, shuffle, duplicate, hold and lose; [`Fault`] rules do the same and
@@ -54,9 +54,9 @@ mod whatsapp;
 mod world;
 
 pub use bitrix24::{
-    AppSpec, Automation, InstallView, ItemSpec, ItemView, MethodConfirm, Multi, OAuthOptions, OperatingLimit, Page,
-    PageRequest, Portal, PortalLimits, PortalSpec, RobotKind, RobotRun, RobotState, RobotView, SendEffect, SentResult,
-    StageSpec, Switches, TimelineEntry, TokenPair, UserSpec,
+    AppSpec, Automation, InstallView, ItemSpec, ItemView, KanbanCard, KanbanColumn, MethodConfirm, Multi, Note,
+    OAuthOptions, OperatingLimit, Page, PageRequest, Portal, PortalLimits, PortalSpec, RobotKind, RobotRun, RobotState,
+    RobotView, RunBrief, SendEffect, SentResult, StageRobot, StageSpec, Switches, TimelineEntry, TokenPair, UserSpec,
 };
 pub use clock::Millis;
 pub use courier::CourierKnobs;

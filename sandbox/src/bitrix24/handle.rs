@@ -5,9 +5,9 @@ use std::sync::{Arc, atomic::Ordering};
 use anyhow::{Context, bail};
 
 use super::{
-    Automation, InstallView, ItemSpec, ItemView, Page, PageRequest, PortalCell, PortalLimits, RobotRun, RobotView,
-    StageSpec, Switches, TimelineEntry, TokenPair, UserSpec, automation, create_portal, crm::kinds, crm::write, events,
-    lifecycle, model, pages, rename_portal,
+    Automation, InstallView, ItemSpec, ItemView, KanbanColumn, Page, PageRequest, PortalCell, PortalLimits, RobotRun,
+    RobotView, StageSpec, Switches, TimelineEntry, TokenPair, UserSpec, automation, create_portal, crm::kinds,
+    crm::write, events, kanban, lifecycle, model, pages, rename_portal,
 };
 use crate::world::World;
 
@@ -283,6 +283,32 @@ impl Portal {
         self.cell.state.lock().crm.stages.push(stage);
     }
 
+    /// Replaces the stages of one pipeline, in their order. Fails if a card would be left without a stage.
+    pub fn set_stages(&self, type_id: i64, category_id: i64, stages: Vec<StageSpec>) -> anyhow::Result<()> {
+        let is_own = |stage: &StageSpec| stage.entity_type_id == type_id && stage.category_id == category_id;
+        if stages.is_empty() || !stages.iter().all(is_own) {
+            bail!("stages of card type {type_id}, pipeline {category_id} are expected, at least one");
+        }
+        {
+            let mut state = self.cell.state.lock();
+            let items = state.crm.entity(type_id).into_iter().flat_map(|entity| entity.items.values());
+            for item in items.filter(|item| item.category_id == category_id) {
+                if !stages.iter().any(|stage| stage.stage_id == item.stage_id) {
+                    bail!("{} stands on {}", kinds::card(type_id, item.id), item.stage_id);
+                }
+            }
+            state.crm.stages.retain(|stage| !is_own(stage));
+            state.crm.stages.extend(stages);
+        }
+        self.world.change("stage", &self.cell.member_id, type_id.to_string());
+        Ok(())
+    }
+
+    /// A pipeline as a kanban page draws it, at most `per_stage` cards of each stage.
+    pub fn kanban(&self, type_id: i64, category_id: i64, per_stage: usize) -> Vec<KanbanColumn> {
+        kanban::columns(&self.cell.state.lock(), type_id, category_id, per_stage)
+    }
+
     /// Stages of all pipelines.
     pub fn stages(&self) -> Vec<StageSpec> {
         self.cell.state.lock().crm.stages.clone()
@@ -330,6 +356,8 @@ impl Portal {
         automation.id = state.automations.iter().map(|own| own.id).max().unwrap_or(0) + 1;
         let id = automation.id;
         state.automations.push(Arc::new(automation));
+        drop(state);
+        self.world.change("stage", &self.cell.member_id, id.to_string());
         id
     }
 
@@ -343,7 +371,10 @@ impl Portal {
         let mut state = self.cell.state.lock();
         let before = state.automations.len();
         state.automations.retain(|own| own.id != id);
-        state.automations.len() < before
+        let was = state.automations.len() < before;
+        drop(state);
+        self.world.change("stage", &self.cell.member_id, id.to_string());
+        was
     }
 
     /// Robot runs of a card, oldest first.

@@ -407,8 +407,9 @@ impl RestError {
         world.journal.count(&format!("rest.error.{}", self.code));
         let severity = match &*self.code {
             "QUERY_LIMIT_EXCEEDED" | "OPERATION_TIME_LIMIT" => Severity::Limit,
-            // States of the portal or of a token, which a caller cannot know beforehand.
-            "OVERLOAD_LIMIT"
+            // States of the portal, a token or a card that is gone, which a caller cannot know beforehand.
+            "NOT_FOUND"
+            | "OVERLOAD_LIMIT"
             | "CONNECTION_ERROR"
             | "PORTAL_DELETED"
             | "expired_token"

@@ -233,8 +233,15 @@ fn items(ask: &Ask<'_>, portal: &Portal, rest: &[&str]) -> Outcome {
         ("GET", [type_id, id]) => {
             let (type_id, id) = (number(type_id)?, number(id)?);
             let item = portal.item(type_id, id).ok_or_else(|| Refusal::missing("card"))?;
-            let runs = portal.robot_runs(type_id, id);
-            good(&json!({"item": item, "timeline": portal.timeline(type_id, id), "runs": runs}))
+            let contacts: Vec<_> =
+                item.contact_ids.iter().filter_map(|id| portal.item(crate::entity::CONTACT, *id)).collect();
+            good(&json!({
+                "company": portal.item(crate::entity::COMPANY, item.company_id),
+                "contacts": contacts,
+                "timeline": portal.timeline(type_id, id),
+                "runs": portal.robot_runs(type_id, id),
+                "item": item,
+            }))
         }
         ("DELETE", [type_id, id]) => {
             if portal.delete_item(number(type_id)?, number(id)?) {
@@ -306,6 +313,16 @@ fn structure(ask: &Ask<'_>, portal: &Portal, rest: &[&str]) -> Outcome {
         ("POST", ["stages"]) => {
             portal.add_stage(ask.body::<StageSpec>()?);
             done()
+        }
+        ("PUT", ["stages"]) => {
+            let stages: Vec<StageSpec> = ask.body()?;
+            let of = stages.first().map_or((deal(), 0), |stage| (stage.entity_type_id, stage.category_id));
+            portal.set_stages(of.0, of.1, stages)?;
+            good(&portal.stages())
+        }
+        ("GET", ["kanban"]) => {
+            let (type_id, category) = (ask.query("type").unwrap_or_else(deal), ask.query("category").unwrap_or(0));
+            good(&portal.kanban(type_id, category, ask.query("per_stage").unwrap_or(12_usize).min(500)))
         }
         ("POST", ["categories"]) => {
             #[derive(Deserialize)]

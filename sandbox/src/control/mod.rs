@@ -1,15 +1,18 @@
-//! The control API: everything the typed handles can do, as JSON over HTTP. Routes and examples: `sandbox/README.md`.
+//! The page of the sandbox, and the control API: everything the typed handles can do, as JSON over HTTP. Routes and
+//! examples: `sandbox/README.md`.
 //!
-//! Answers are JSON; errors are `{"error": "…"}` with 400 (cannot be done), 404 (no such thing) or 405. Unknown fields in
-//! bodies are errors. Any origin may call: the API listens on loopback only and has no secrets of the real world.
+//! Answers are JSON; errors are `{"error": "…"}` with 400 (cannot be done), 403 (asked by a foreign page), 404 (no such
+//! thing) or 405. Unknown fields in bodies are errors. The API can open any address for whoever calls it, so it listens on
+//! loopback, under loopback names, and to pages of loopback only.
 
 mod bitrix;
 mod observe;
+mod page;
 mod whatsapp;
 
 use std::sync::Arc;
 
-use hyper::header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN};
+use hyper::header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, VARY};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -24,16 +27,36 @@ pub(crate) struct Door(pub(crate) Arc<World>);
 impl Handler for Door {
     fn handle(self: Arc<Self>, request: Request) -> Reply {
         Box::pin(async move {
+            if is_foreign(&request) {
+                let message = "only programs and pages of this machine may ask";
+                return Response::value(403, &json!({"error": message}));
+            }
             let answer = match route(&self.0, &request).await {
                 Ok(answer) => answer,
                 Err(Refusal { status, message }) => Response::value(status, &json!({"error": message})),
             };
+            let origin = request.header("origin");
+            if origin.is_empty() {
+                return answer;
+            }
             answer
-                .with_header(ACCESS_CONTROL_ALLOW_ORIGIN, "*".to_owned())
+                .with_header(ACCESS_CONTROL_ALLOW_ORIGIN, origin.to_owned())
+                .with_header(VARY, "origin".to_owned())
                 .with_header(ACCESS_CONTROL_ALLOW_HEADERS, "content-type".to_owned())
                 .with_header(ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PATCH, PUT, DELETE".to_owned())
         })
     }
+}
+
+/// Whether a page of another site is behind the request, directly or by a name of its own that leads to this machine.
+fn is_foreign(request: &Request) -> bool {
+    let is_loopback = |host: &str| {
+        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|digit| digit.is_ascii_digit()));
+        matches!(name.map_or(host, |(name, _)| name), "127.0.0.1" | "localhost" | "[::1]")
+    };
+    let (host, origin) = (request.header("host"), request.header("origin"));
+    let is_own_page = |origin: &str| origin.split_once("://").is_some_and(|(_, host)| is_loopback(host));
+    !is_loopback(host) || !(origin.is_empty() || is_own_page(origin))
 }
 
 /// Why a control call was not carried out.
@@ -100,6 +123,8 @@ async fn route(world: &Arc<World>, request: &Request) -> Outcome {
     }
     let ask = Ask { world, request, method: request.method.as_str() };
     match request.segments().as_slice() {
+        [] | ["page", ..] => page::file(request).ok_or_else(|| Refusal::missing("page")),
+        ["control", "page"] => page::view(&ask),
         ["control", "portals", rest @ ..] => bitrix::portals(&ask, rest).await,
         ["control", "apps", rest @ ..] => bitrix::apps(&ask, rest),
         ["control", "oauth"] => bitrix::oauth(&ask),

@@ -143,7 +143,11 @@ pub(super) fn phones(ask: &Ask<'_>, rest: &[&str]) -> Outcome {
     let [wa_id, rest @ ..] = rest else { return not_allowed(ask) };
     let phone = Phone::of(ask.world, wa_id);
     match (ask.method, rest) {
-        ("GET", []) => good(&json!({"phone": phone.view(), "messages": phone.messages()})),
+        ("GET", []) => {
+            let mut messages = phone.messages();
+            let extra = messages.len().saturating_sub(ask.query("limit").unwrap_or(usize::MAX));
+            good(&json!({"phone": phone.view(), "messages": messages.split_off(extra), "now_ms": ask.world.now_ms()}))
+        }
         ("PATCH", []) => {
             phone.set(ask.body::<PhoneTraits>()?);
             good(&phone.view())

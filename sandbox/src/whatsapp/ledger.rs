@@ -1,7 +1,7 @@
 //! The book of messages: what was processed and what phones really show.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -190,6 +190,14 @@ impl Book {
     pub(crate) fn last(&self, limit: usize) -> Vec<Message> {
         let skip = self.order.len().saturating_sub(limit);
         self.order.iter().skip(skip).filter_map(|wamid| self.messages.get(wamid)).cloned().collect()
+    }
+
+    /// The newest message that each phone shows, most recent phone first: at most `phones` of them, found among the
+    /// last `look_at` messages.
+    pub(crate) fn newest_by_phone(&self, phones: usize, look_at: usize) -> Vec<&Message> {
+        let mut seen = HashSet::new();
+        let newest = self.order.iter().rev().take(look_at).filter_map(|wamid| self.messages.get(wamid));
+        newest.filter(|message| message.arrived && seen.insert(message.phone.as_str())).take(phones).collect()
     }
 
     /// Opaque ids with more than one message.

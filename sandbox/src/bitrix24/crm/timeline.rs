@@ -71,6 +71,11 @@ impl Timeline {
         self.by_card.get(&(type_id, id)).map_or(0, Vec::len)
     }
 
+    pub(crate) fn newest_comment(&self, type_id: i64, id: i64) -> Option<&TimelineEntry> {
+        let ids = self.by_card.get(&(type_id, id))?;
+        ids.iter().rev().filter_map(|id| self.entries.get(id)).find(|entry| entry.kind == "comment")
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
