@@ -6,6 +6,8 @@
 
 mod api;
 mod bad_input;
+mod browser;
+mod demo;
 mod happy;
 mod house;
 mod kill;

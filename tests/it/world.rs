@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use sandbox::{
-    AppSpec, Automation, Message, Number, NumberSpec, Options, Portal, PortalSpec, RobotRun, Sandbox, TimelineEntry,
+    AppSpec, Automation, Message, Number, NumberSpec, Options, Portal, PortalSpec, RobotRun, Sandbox, Switches,
+    TimelineEntry,
 };
 use serde_json::{Value, json};
 
@@ -30,6 +31,8 @@ pub(crate) struct Wish {
     pub(crate) sandbox: Options,
     /// The portal's bucket is off.
     pub(crate) no_bucket: bool,
+    /// Language of the portal.
+    pub(crate) language: &'static str,
 }
 
 impl Default for Wish {
@@ -41,7 +44,7 @@ impl Default for Wish {
         sandbox.graph.read_ms = 40;
         sandbox.graph.jitter_ms = 10;
         sandbox.graph.http_links = true;
-        Self { postgres: false, config: String::new(), channel: json!({}), sandbox, no_bucket: false }
+        Self { postgres: false, config: String::new(), channel: json!({}), sandbox, no_bucket: false, language: "ru" }
     }
 }
 
@@ -108,7 +111,9 @@ impl World {
             scopes: ["crm", "bizproc"].map(str::to_owned).to_vec(),
             ..AppSpec::default()
         });
-        let portal = sandbox.add_portal(PortalSpec::default()).await.unwrap();
+        let switches = Switches { language: wish.language.to_owned(), ..Switches::default() };
+        let portal =
+            sandbox.add_portal(PortalSpec { name: "Ромашка".into(), switches, ..PortalSpec::default() }).await.unwrap();
         if wish.no_bucket {
             let mut limits = portal.limits();
             limits.drain_per_s = 0.0;

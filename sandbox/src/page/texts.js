@@ -43,7 +43,7 @@ export const TEXTS = {
   moved: ["«{title}»: стадия «{stage}»", "“{title}” moved to “{stage}”"],
   told: ["«{title}»: {state}", "“{title}”: {state}"],
   badge_none: ["Сообщений нет", "No messages"],
-  badge_waiting: ["Робот работает…", "Robot at work…"],
+  badge_waiting: ["Робот ждёт", "Robot waits"],
   badge_note: ["Комментарий", "Comment"],
 
   deal: ["Сделка № {id}", "Deal #{id}"],
@@ -173,14 +173,15 @@ export const TEXTS = {
   counters: ["Счётчики", "Counters"],
   count_accepted: ["сообщения", "messages"],
   count_repeated: ["дубли", "duplicates"],
-  count_refused: ["нарушения", "violations"],
+  count_refused: ["отказы", "refusals"],
   count_accepted_long: ["Приняты WhatsApp", "Taken by WhatsApp"],
   count_delivered_long: ["Доставлены", "Delivered"],
   count_read_long: ["Прочитаны", "Read"],
   count_failed_long: ["Не доставлены", "Failed"],
   count_inbound_long: ["Ответы клиентов", "Answers of clients"],
   count_repeated_long: ["Дубли сообщений", "Duplicate messages"],
-  count_refused_long: ["Отказы и нарушения", "Refusals and violations"],
+  count_refused_long: ["Отказано сервису", "Refused requests"],
+  count_limit_long: ["Превышения лимитов", "Limits exceeded"],
   count_careless_long: ["Замечания", "Remarks"],
 };
 

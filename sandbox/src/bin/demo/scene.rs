@@ -83,6 +83,8 @@ pub(crate) async fn build(sandbox: &Sandbox, service: &Service, keys: &AppKeys, 
         automate(&portal, STAGES[stage], properties)?;
     }
     sandbox.settled(WITHIN).await?;
+    // Counters tell what the visitor did.
+    sandbox.clear_journal();
     let [_, confirmed, ready, review, _] = cast.stages.map(str::to_owned);
     Ok(Shop { stages: [confirmed, ready, review], frame_url: portal.frame_url(&keys.id, "DEFAULT") })
 }
