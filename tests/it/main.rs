@@ -6,6 +6,8 @@
 
 mod api;
 mod bad_input;
+mod browser;
+mod demo;
 mod deploy;
 mod happy;
 mod house;

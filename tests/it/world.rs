@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sandbox::{
     AppSpec, Automation, Message, Number, NumberSpec, Options, Portal, PortalSpec, RobotRun, Sandbox, StageSpec,
-    TimelineEntry,
+    Switches, TimelineEntry,
 };
 use serde_json::{Value, json};
 
@@ -35,6 +35,8 @@ pub(crate) struct Wish {
     pub(crate) no_bucket: bool,
     /// Filter of the service's log.
     pub(crate) log: &'static str,
+    /// Language of the portal.
+    pub(crate) language: &'static str,
 }
 
 impl Default for Wish {
@@ -54,6 +56,7 @@ impl Default for Wish {
             sandbox,
             no_bucket: false,
             log: "info,mostik=debug",
+            language: "ru",
         }
     }
 }
@@ -121,7 +124,9 @@ impl World {
             scopes: ["crm", "bizproc"].map(str::to_owned).to_vec(),
             ..AppSpec::default()
         });
-        let portal = sandbox.add_portal(PortalSpec::default()).await.unwrap();
+        let switches = Switches { language: wish.language.to_owned(), ..Switches::default() };
+        let portal =
+            sandbox.add_portal(PortalSpec { name: "Ромашка".into(), switches, ..PortalSpec::default() }).await.unwrap();
         if wish.no_bucket {
             let mut limits = portal.limits();
             limits.drain_per_s = 0.0;

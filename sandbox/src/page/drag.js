@@ -55,7 +55,7 @@ export function dragging(app, board, begun) {
     const right = held.x - (at.right - EDGE_PX);
     const by = left > 0 ? -Math.min(left, EDGE_PX) : right > 0 ? Math.min(right, EDGE_PX) : 0;
     if (by && held.y > at.top && held.y < at.bottom) {
-      board.scrollLeft += by / 4;
+      board.scrollLeft += by / 8;
       place();
     }
     held.frame = requestAnimationFrame(scroll);

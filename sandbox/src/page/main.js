@@ -120,7 +120,7 @@ let refresh = () => {};
 async function load() {
   const [page, own, talk] = await Promise.all([
     api.page(app.portal(), app.find),
-    app.deal && app.page?.portal ? api.card(app.portal(), app.deal).catch(() => null) : null,
+    app.tab === "card" && app.deal && app.page?.portal ? api.card(app.portal(), app.deal).catch(() => null) : null,
     app.chat ? api.chat(app.chat).catch(() => null) : null,
   ]);
   if (!app.dragging) app.page = page;
@@ -168,11 +168,10 @@ function draw() {
 }
 
 function counters(totals) {
-  const bad = totals.refused + totals.limit;
   const rows = [
     ["accepted", totals.accepted, false],
     ["repeated", totals.repeated, totals.repeated > 0],
-    ["refused", bad, false],
+    ["refused", totals.refused, false],
   ];
   const make = ([key]) => h("div", { class: "counter", data: { counter: key } }, h("dd"), h("dt"));
   follow(byId("counters"), rows, ([key]) => key, make, (node, [key, value, isBad]) => {

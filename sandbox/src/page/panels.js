@@ -14,6 +14,7 @@ const FAULTS = {
   drop: { target: "graph.messages", action: { do: "drop_answer", hold_ms: 60000 } },
   duplicate: { target: "webhook", action: { do: "duplicate", copies: 2, gap_ms: 150 } },
   reorder: { target: "webhook.statuses", action: { do: "reorder", within_ms: 4000 } },
+  robot: { target: "robot.callback", action: { do: "duplicate", copies: 1, gap_ms: 300 } },
   token: { target: "rest", action: { do: "expire_token" } },
   limit: { target: "rest", action: { do: "error", code: "QUERY_LIMIT_EXCEEDED" } },
 };
@@ -66,7 +67,7 @@ export function labView(app) {
       }, n > 0 ? t("times_n", { n }) : t("times_all"))));
     const buttons = Object.keys(FAULTS).map((key) =>
       h("button", { type: "button", class: "fault", data: { fault: key }, "aria-label": t("add_fault", { name: t("fault_" + key) }), on: { click: () => add(key) } },
-        h("b", {}, t("fault_" + key)), h("span", {}, t("fault_" + key + "_hint"))));
+        h("b", {}, t("fault_" + key)), h("span", {}, t("fault_" + key + "_hint")), h("i", { "aria-hidden": "true" })));
     const active = h("ul", { class: "active" });
     const none = h("p", { class: "hint" }, t("no_faults"));
     const clear = h("button", { type: "button", class: "button quiet", on: { click: async () => {
@@ -89,7 +90,7 @@ export function labView(app) {
         h("div", { class: "row" }, h("label", { for: "load-stage" }, t("load_stage")), select),
         h("div", { class: "row" }, loads), said),
       h("section", {}, h("h3", {}, t("counters")), counters));
-    parts = { active, none, clear, select, said, counters };
+    parts = { buttons, active, none, clear, select, said, counters };
   }
 
   function draw() {
@@ -106,6 +107,12 @@ export function labView(app) {
       say(node.children[1], own.times ? t("fired_of", { n: number(own.fired), all: number(own.times) }) : t("fired", { n: number(own.fired) }));
       node.classList.toggle("done", Boolean(own.times) && own.fired >= own.times);
     });
+    for (const button of parts.buttons) {
+      const own = page.faults.filter((fault) => sameFault(fault) === button.dataset.fault && (!fault.times || fault.fired < fault.times));
+      const left = own.some((fault) => !fault.times) ? "∞" : own.reduce((all, fault) => all + fault.times - fault.fired, 0);
+      button.classList.toggle("on", own.length > 0);
+      say(button.lastChild, own.length > 0 ? `× ${left}` : "");
+    }
     parts.none.hidden = page.faults.length > 0;
     parts.clear.hidden = page.faults.length === 0;
     const columns = page.portal?.columns ?? [];
@@ -119,7 +126,8 @@ export function labView(app) {
     const { totals } = page;
     const rows = [
       ["accepted", totals.accepted], ["delivered", totals.delivered], ["read", totals.read], ["failed", totals.failed],
-      ["inbound", totals.inbound], ["repeated", totals.repeated], ["refused", totals.refused + totals.limit], ["careless", totals.careless],
+      ["inbound", totals.inbound], ["repeated", totals.repeated], ["refused", totals.refused],
+      ["limit", totals.limit], ["careless", totals.careless],
     ];
     follow(parts.counters, rows, ([key]) => key, () => h("div", {}, h("dt"), h("dd")), (node, [key, value]) => {
       say(node.firstChild, t(`count_${key}_long`));

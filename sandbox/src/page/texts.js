@@ -43,7 +43,7 @@ export const TEXTS = {
   moved: ["«{title}»: стадия «{stage}»", "“{title}” moved to “{stage}”"],
   told: ["«{title}»: {state}", "“{title}”: {state}"],
   badge_none: ["Сообщений нет", "No messages"],
-  badge_waiting: ["Робот работает…", "Robot at work…"],
+  badge_waiting: ["Робот ждёт", "Robot waits"],
   badge_note: ["Комментарий", "Comment"],
 
   deal: ["Сделка № {id}", "Deal #{id}"],
@@ -118,7 +118,7 @@ export const TEXTS = {
   deal_title_value: ["Заказ", "Order"],
   contact_name: ["Имя клиента", "Client's name"],
   contact_phone: ["Телефон", "Phone"],
-  phone_hint: ["В любой записи, например 8 (916) 123-45-67", "In any notation, for example 8 (916) 123-45-67"],
+  phone_hint: ["В любой записи, например 8 (916) 123-45-67", "In any notation, for example +1 (202) 555-0111"],
   create: ["Создать", "Create"],
   created: ["Сделка «{title}» создана", "Deal “{title}” created"],
 
@@ -152,10 +152,12 @@ export const TEXTS = {
   fault_duplicate_hint: ["WhatsApp присылает одно и то же повторно", "WhatsApp tells the same again"],
   fault_reorder: ["Вебхуки вразнобой", "Webhooks out of order"],
   fault_reorder_hint: ["«Прочитано» приходит раньше «отправлено»", "“Read” comes before “sent”"],
+  fault_robot: ["Робот звонит дважды", "Robot calls twice"],
+  fault_robot_hint: ["Битрикс24 повторяет вызов робота", "Bitrix24 repeats the robot's call"],
   fault_token: ["Токен портала истёк", "Portal token expired"],
   fault_token_hint: ["Битрикс24 требует обновить токен", "Bitrix24 wants a fresh token"],
-  fault_limit: ["QUERY_LIMIT_EXCEEDED", "QUERY_LIMIT_EXCEEDED"],
-  fault_limit_hint: ["Битрикс24 просит реже", "Bitrix24 asks for fewer calls"],
+  fault_limit: ["Лимит Битрикс24", "Bitrix24 limit"],
+  fault_limit_hint: ["QUERY_LIMIT: портал просит реже", "QUERY_LIMIT: fewer calls, please"],
 
   load: ["Много сделок сразу", "Many deals at once"],
   load_hint: [
@@ -171,14 +173,15 @@ export const TEXTS = {
   counters: ["Счётчики", "Counters"],
   count_accepted: ["сообщения", "messages"],
   count_repeated: ["дубли", "duplicates"],
-  count_refused: ["нарушения", "violations"],
+  count_refused: ["отказы", "refusals"],
   count_accepted_long: ["Приняты WhatsApp", "Taken by WhatsApp"],
   count_delivered_long: ["Доставлены", "Delivered"],
   count_read_long: ["Прочитаны", "Read"],
   count_failed_long: ["Не доставлены", "Failed"],
   count_inbound_long: ["Ответы клиентов", "Answers of clients"],
   count_repeated_long: ["Дубли сообщений", "Duplicate messages"],
-  count_refused_long: ["Отказы и нарушения", "Refusals and violations"],
+  count_refused_long: ["Отказано сервису", "Refused requests"],
+  count_limit_long: ["Превышения лимитов", "Limits exceeded"],
   count_careless_long: ["Замечания", "Remarks"],
 };
 

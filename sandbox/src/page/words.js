@@ -89,7 +89,9 @@ export function digits(phone) {
 export function phoneText(phone) {
   const own = digits(phone);
   const parts = /^7(\d{3})(\d{3})(\d{2})(\d{2})$/.exec(own);
-  return parts ? `+7 ${parts[1]} ${parts[2]}-${parts[3]}-${parts[4]}` : own ? "+" + own : "";
+  if (parts) return `+7 ${parts[1]} ${parts[2]}-${parts[3]}-${parts[4]}`;
+  const american = /^1(\d{3})(\d{3})(\d{4})$/.exec(own);
+  return american ? `+1 ${american[1]} ${american[2]}-${american[3]}` : own ? "+" + own : "";
 }
 
 /** What a comment says about its message: `{state, label}` in the portal's words, or null. */

@@ -23,6 +23,8 @@ mod faults;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod page;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod wa_edges;

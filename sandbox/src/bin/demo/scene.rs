@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use sandbox::{
     AppSpec, Automation, ItemSpec, Number, NumberSpec, PhoneTraits, Portal, PortalSpec, Sandbox, StageSpec, Switches,
-    TemplateSpec, entity,
+    TemplateSpec, UserSpec, entity,
 };
 use serde_json::{Value, json};
 
@@ -83,6 +83,8 @@ pub(crate) async fn build(sandbox: &Sandbox, service: &Service, keys: &AppKeys, 
         automate(&portal, STAGES[stage], properties)?;
     }
     sandbox.settled(WITHIN).await?;
+    // Counters tell what the visitor did.
+    sandbox.clear_journal();
     let [_, confirmed, ready, review, _] = cast.stages.map(str::to_owned);
     Ok(Shop { stages: [confirmed, ready, review], frame_url: portal.frame_url(&keys.id, "DEFAULT") })
 }
@@ -123,6 +125,14 @@ fn populate(sandbox: &Sandbox, portal: &Portal, cast: &Cast) -> anyhow::Result<(
         semantics: semantics.to_owned(),
     });
     portal.set_stages(entity::DEAL, 0, stages.collect())?;
+    let (name, last_name) = cast.manager;
+    portal.add_user(UserSpec {
+        id: 1,
+        name: name.to_owned(),
+        last_name: last_name.to_owned(),
+        admin: true,
+        ..UserSpec::default()
+    });
     let mut contacts = Vec::new();
     for (name, last_name, phone) in cast.people {
         contacts.push(portal.add_contact(name, last_name, phone)?);
@@ -190,6 +200,7 @@ struct Cast {
     portal: &'static str,
     shop: &'static str,
     line: &'static str,
+    manager: (&'static str, &'static str),
     number: &'static str,
     currency: &'static str,
     stages: [&'static str; 5],
@@ -212,6 +223,7 @@ impl Cast {
             portal: "Магазин «Тёплый дом»",
             shop: "Тёплый дом",
             line: "Продажи",
+            manager: ("Екатерина", "Петрова"),
             number: "79990001122",
             currency: "RUB",
             stages: ["Новый заказ", "Принят", "Готов к выдаче", "Ждём отзыв", "Завершён"],
@@ -248,6 +260,7 @@ impl Cast {
             portal: "Warm Home store",
             shop: "Warm Home",
             line: "Sales",
+            manager: ("Kate", "Peters"),
             number: "12025550100",
             currency: "USD",
             stages: ["New order", "Confirmed", "Ready to collect", "Review awaited", "Completed"],
