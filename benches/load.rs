@@ -304,7 +304,7 @@ async fn deals(count: usize, postgres: bool, bucket: bool, rate: Option<f64>) {
         wish.config = "[delivery]\nworkers = 256\n".into();
         wish.bitrix24 = "requests_per_second = 1000.0\nburst = 10000";
     }
-    wish.channel = json!({"messages_per_second": rate.unwrap_or(1_000_000.0)});
+    wish.channel = json!({"messages_per_second": rate.unwrap_or(10_000.0)});
     let world = World::with(wish).await;
     world.number.set_throughput(rate.map_or(0, |_| 80));
     let stage = world.robot(&json!({"recipients": "given", "phones": "{=Document:TITLE}", "template": "order_update:ru", "params": ["Анна", "{=Document:ID}"]}));

@@ -169,7 +169,7 @@ CREATE TABLE jobs (
     reason        TEXT,
     changed_ms    BIGINT NOT NULL
 );
-CREATE INDEX jobs_to_run ON jobs (queue, seq) WHERE state <> 'dead';
+CREATE INDEX jobs_by_lane ON jobs (queue, lane, seq) WHERE state <> 'dead';
 CREATE INDEX jobs_dead ON jobs (changed_ms) WHERE state = 'dead';
 
 -- Every try, with the vendor's raw words.

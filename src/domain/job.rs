@@ -62,6 +62,25 @@ impl JobKind {
     /// Every kind.
     pub const ALL: [Self; 5] = [Self::Command, Self::Send, Self::Comment, Self::Reply, Self::Reconcile];
 
+    /// The kinds a queue may hold.
+    #[must_use]
+    pub fn of_queue(queue: &QueueKey) -> &'static [Self] {
+        match queue {
+            QueueKey::Intake(_) => &[Self::Command],
+            QueueKey::Channel(_) => &[Self::Send],
+            QueueKey::Crm(_) => &[Self::Reply, Self::Command, Self::Comment, Self::Reconcile],
+        }
+    }
+
+    /// True when a job of this kind is the only one of its lane, so that it has nothing to wait for.
+    #[must_use]
+    pub fn is_alone_in_its_lane(self) -> bool {
+        match self {
+            Self::Reply => true,
+            Self::Command | Self::Send | Self::Comment | Self::Reconcile => false,
+        }
+    }
+
     /// The word in the database and in metrics.
     #[must_use]
     pub fn code(self) -> &'static str {

@@ -1,20 +1,31 @@
 //! Lanes of one queue in memory: order inside a lane, none between lanes. Pure: no clock, no I/O.
 //!
-//! Only the head of a lane can run; while it runs or waits, the lane waits with it and nobody else does. The queue
-//! holds a *window* of what the database has: jobs beyond it are read when the window drains, so a portal with 50,000
-//! waiting effects costs no more memory than one with 2,000.
+//! Only the head of a lane can run; while it runs or waits, the lane waits with it and nobody else does.
+//!
+//! Memory holds all of a queue as long as that is little. Beyond [`WINDOW`] it holds a *part*: what comes in is then
+//! left to the database, and the first jobs of lanes that are due are read from there whenever few are left to run. So
+//! a portal with 50,000 waiting effects costs no more memory than one with 2,000, and jobs that wait for a later moment
+//! keep nobody from running.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use crate::domain::job::{Job, JobKind};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Millis, Timestamp};
 use crate::storage::writer::Queued;
 
-/// Most jobs held per queue.
+/// Most jobs of a queue that memory holds before it leaves the rest to the database.
 const WINDOW: usize = 2000;
-/// The window is filled again when it has drained to this.
+/// A queue with no more jobs than this is read as a whole; of a longer one so many heads of each kind are read.
+pub const FEW: usize = 1000;
+/// More is read when no more than so many lanes can run.
 const REFILL: usize = 500;
+/// Least time between two looks at the database.
+const LOOK: Millis = Millis(50);
+/// Most: looks that bring nothing, while nothing ends and nothing comes in, become rarer up to this.
+const LOOK_MAX: Millis = Millis(5_000);
+/// Of a part, jobs that wait for longer than this are left to the database.
+const FAR: Millis = Millis(5_000);
 
 /// Jobs that go into one call together.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -77,38 +88,117 @@ pub struct Lanes {
     waiting: HashMap<String, String>,
     /// Ids of running jobs.
     running: HashSet<String>,
-    /// The database holds jobs behind the window.
-    more: bool,
-    /// The last `seq` the window reaches to.
-    reaches: String,
+    /// What is known of the database.
+    sight: Sight,
+}
+
+/// How much of a queue's jobs memory holds.
+#[derive(Default)]
+enum Sight {
+    /// All.
+    #[default]
+    Whole,
+    /// A part.
+    Part {
+        /// When to look at the database.
+        look: Timestamp,
+        /// The wait after a look that brings nothing.
+        wait: Millis,
+    },
+    /// A part, and the database is being read. What happens meanwhile is newer than the page will be.
+    Reading {
+        /// Jobs that came in.
+        late: Vec<Queued>,
+        /// More came in than can be kept.
+        missed: bool,
+        /// Jobs that ended or were put off.
+        ended: HashSet<String>,
+        /// The wait after this look, should it bring nothing.
+        wait: Millis,
+    },
 }
 
 impl Lanes {
-    /// Adds a job. One that waits already stays where it is; one behind a full window is left to the database.
+    /// Adds a job. One that waits already stays where it is; one that memory has no room for is left to the database.
     pub fn push(&mut self, queued: Queued, now: Timestamp) {
-        let behind = queued.job.seq > self.reaches;
-        if behind && (self.more || self.waiting.len() >= WINDOW) {
-            self.more = true;
-            return;
-        }
-        self.insert(queued, now);
-    }
-
-    /// Takes a page that was read from the database after what the window reached to; `whole` when there is nothing behind it.
-    pub fn fill(&mut self, page: Vec<Queued>, whole: bool, now: Timestamp) {
-        self.more = !whole;
-        for queued in page {
-            // The page may be older than what began since; a running job is not waiting.
-            if !self.running.contains(&queued.job.id) {
+        let alone = queued.job.kind.is_alone_in_its_lane();
+        match &mut self.sight {
+            Sight::Whole if self.waiting.len() < WINDOW => self.insert(queued, now),
+            Sight::Whole => self.look_again(now),
+            // Nothing in the database has to run before it.
+            Sight::Part { .. } | Sight::Reading { .. } if alone && self.waiting.len() < 2 * WINDOW => {
                 self.insert(queued, now);
             }
+            Sight::Part { .. } => self.look_soon(now),
+            Sight::Reading { late, .. } if late.len() < WINDOW => late.push(queued),
+            Sight::Reading { missed, .. } => *missed = true,
+        }
+    }
+
+    /// The database may hold more than memory knows of.
+    pub fn look_again(&mut self, now: Timestamp) {
+        if !matches!(self.sight, Sight::Reading { .. }) {
+            self.sight = Sight::Part { look: now, wait: LOOK };
+        }
+    }
+
+    /// Something has changed in the database, or is about to.
+    fn look_soon(&mut self, now: Timestamp) {
+        match &mut self.sight {
+            Sight::Whole => {}
+            Sight::Part { look, wait } => {
+                *look = (*look).min(now.plus(LOOK));
+                *wait = LOOK;
+            }
+            Sight::Reading { wait, .. } => *wait = LOOK,
+        }
+    }
+
+    /// When the database should be read; `None` when there is no need.
+    #[must_use]
+    pub fn next_look(&self) -> Option<Timestamp> {
+        match self.sight {
+            Sight::Part { look, .. } if self.ready.len() <= REFILL => Some(look),
+            Sight::Part { .. } | Sight::Whole | Sight::Reading { .. } => None,
+        }
+    }
+
+    /// The database is being read from now on, until [`Lanes::fill`].
+    pub fn reading(&mut self) {
+        let wait = match self.sight {
+            Sight::Part { wait, .. } => wait,
+            Sight::Whole | Sight::Reading { .. } => LOOK,
+        };
+        self.sight = Sight::Reading { late: Vec::new(), missed: false, ended: HashSet::new(), wait };
+    }
+
+    /// Takes what was read, `whole` when that is all there is; `None` when it could not be read.
+    pub fn fill(&mut self, page: Option<(Vec<Queued>, bool)>, now: Timestamp) {
+        let Sight::Reading { late, missed, ended, wait } = std::mem::take(&mut self.sight) else {
+            return self.look_again(now);
+        };
+        let known = self.waiting.len();
+        let (jobs, whole) = page.unwrap_or_default();
+        for queued in jobs {
+            if !self.running.contains(&queued.job.id) && !ended.contains(&queued.job.id) {
+                self.insert(queued, now);
+            }
+        }
+        if whole && !missed {
+            for queued in late {
+                self.push(queued, now);
+            }
+            return;
+        }
+        let grew = self.waiting.len() > known;
+        let wait = if grew { LOOK } else { Millis((wait.0 * 2).min(LOOK_MAX.0)) };
+        self.sight = Sight::Part { look: now.plus(wait), wait };
+        if !late.is_empty() || missed {
+            self.look_soon(now);
         }
     }
 
     fn insert(&mut self, queued: Queued, now: Timestamp) {
-        if queued.job.seq > self.reaches {
-            self.reaches.clone_from(&queued.job.seq);
-        }
         let key = queued.job.lane.clone();
         match self.waiting.entry(queued.job.id.clone()) {
             Entry::Occupied(_) => return,
@@ -145,17 +235,52 @@ impl Lanes {
     /// A running job is over; `again` puts it back at the head of its lane, unless it was asked for anew meanwhile.
     pub fn finish(&mut self, lane: &str, id: &str, again: Option<Queued>, now: Timestamp) {
         self.running.remove(id);
+        self.ended(id);
+        self.look_soon(now);
         if let Some(state) = self.lanes.get_mut(lane) {
             state.busy = false;
         }
-        if let Some(queued) = again {
-            self.insert(queued, now);
+        match again {
+            Some(queued) if queued.job.due > now.plus(FAR) && !matches!(self.sight, Sight::Whole) => {
+                return self.forget(lane);
+            }
+            Some(queued) => self.insert(queued, now),
+            None => {}
         }
         self.place(lane, now);
     }
 
+    /// What a page that is being read says of this job is out of date.
+    fn ended(&mut self, id: &str) {
+        if let Sight::Reading { ended, .. } = &mut self.sight {
+            ended.insert(id.to_owned());
+        }
+    }
+
+    /// Leaves a lane to the database, with all that waits in it.
+    fn forget(&mut self, key: &str) {
+        if let Sight::Reading { missed, .. } = &mut self.sight {
+            *missed = true;
+        }
+        let Some(lane) = self.lanes.remove(key) else { return };
+        if let Some(place) = lane.place {
+            self.ready.remove(&place);
+        }
+        if let Some(later) = lane.later {
+            self.later.remove(&later);
+        }
+        for queued in lane.jobs {
+            self.waiting.remove(&queued.job.id);
+            self.ended(&queued.job.id);
+        }
+    }
+
     /// A waiting job is over without having run here.
     pub fn remove(&mut self, id: &str, now: Timestamp) {
+        self.ended(id);
+        if let Sight::Reading { late, .. } = &mut self.sight {
+            late.retain(|queued| queued.job.id != id);
+        }
         let Some(key) = self.waiting.remove(id) else { return };
         if let Some(lane) = self.lanes.get_mut(&key) {
             lane.jobs.retain(|queued| queued.job.id != id);
@@ -204,16 +329,10 @@ impl Lanes {
         self.later.first().map(|(due, _)| *due)
     }
 
-    /// Whether the window should be filled, and from where.
-    #[must_use]
-    pub fn wants_more(&self) -> Option<String> {
-        (self.more && self.waiting.len() <= REFILL).then(|| self.reaches.clone())
-    }
-
-    /// True when nothing waits, runs or lies behind the window.
+    /// True when nothing waits or runs, here or in the database.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty() && !self.more
+        self.waiting.is_empty() && self.running.is_empty() && matches!(self.sight, Sight::Whole)
     }
 
     /// Jobs that wait in memory.
@@ -339,24 +458,105 @@ mod tests {
         assert!(lanes.is_idle());
     }
 
-    #[test]
-    fn jobs_behind_a_full_window_are_left_to_the_database() {
+    fn end_all(lanes: &mut Lanes, taken: &[Queued]) {
+        taken.iter().for_each(|queued| lanes.finish(&queued.job.lane, &queued.job.id, None, NOW));
+    }
+
+    fn overfull() -> (Lanes, u32) {
         let mut lanes = Lanes::default();
         let total = u32::try_from(WINDOW).unwrap() + 10;
         for seq in 0..total {
             lanes.push(job(&format!("l{seq}"), seq, 0), NOW);
         }
+        (lanes, total)
+    }
+
+    #[test]
+    fn what_memory_has_no_room_for_is_read_when_little_is_left_to_run() {
+        let (mut lanes, total) = overfull();
         assert_eq!(lanes.len(), WINDOW);
-        assert_eq!(lanes.wants_more(), None);
+        assert_eq!(lanes.next_look(), None, "there is enough to run");
         let taken = lanes.take(Group::Sends, WINDOW - REFILL, NOW);
-        taken.iter().for_each(|queued| lanes.finish(&queued.job.lane, &queued.job.id, None, NOW));
-        let after = lanes.wants_more().unwrap();
-        assert_eq!(after, format!("{:08}", WINDOW - 1));
-        lanes.push(job("late", total + 1, 0), NOW);
+        end_all(&mut lanes, &taken);
+        assert!(lanes.next_look().is_some());
+        lanes.push(job("dropped", total, 0), NOW);
         assert_eq!(lanes.len(), REFILL);
-        lanes.fill((total - 10..total).map(|seq| job(&format!("l{seq}"), seq, 0)).collect(), true, NOW);
-        assert_eq!(lanes.len(), REFILL + 10);
-        assert_eq!(lanes.wants_more(), None);
+        lanes.reading();
+        assert_eq!(lanes.next_look(), None, "it is being read");
+        lanes.push(job("late", total + 1, 0), NOW);
+        lanes.fill(Some(((total - 10..total + 1).map(|seq| job(&format!("l{seq}"), seq, 0)).collect(), true)), NOW);
+        assert_eq!(lanes.len(), REFILL + 12, "the page, and what came in while it was read");
+        assert_eq!(lanes.next_look(), None, "all is here");
+        lanes.push(job("new", total + 2, 0), NOW);
+        assert_eq!(lanes.len(), REFILL + 13);
+    }
+
+    #[test]
+    fn jobs_of_later_keep_nobody_from_running() {
+        let mut lanes = Lanes::default();
+        for seq in 0..=u32::try_from(WINDOW).unwrap() {
+            lanes.push(job(&format!("l{seq}"), seq, 900_000), NOW);
+        }
+        lanes.push(job("due", 90_000, 0), NOW);
+        assert!(lanes.next_look().is_some_and(|at| at <= NOW.plus(LOOK)));
+        lanes.reading();
+        lanes.fill(Some((vec![job("due", 90_000, 0)], false)), NOW);
+        assert_eq!(seqs(&lanes.take(Group::Sends, 10, NOW)), [90_000]);
+        // Nothing new: looks become rarer, until something ends.
+        let mut last = NOW;
+        for _ in 0..12 {
+            last = lanes.next_look().unwrap();
+            lanes.reading();
+            lanes.fill(Some((Vec::new(), false)), last);
+        }
+        assert_eq!(lanes.next_look(), Some(last.plus(LOOK_MAX)));
+        lanes.finish("due", "send:msg_90000", None, last);
+        assert_eq!(lanes.next_look(), Some(last.plus(LOOK)));
+    }
+
+    #[test]
+    fn a_part_keeps_no_job_that_waits_for_long_and_none_behind_it() {
+        let (mut lanes, total) = overfull();
+        lanes.reading();
+        lanes.fill(Some((vec![job("l0", total, 0)], false)), NOW);
+        let mut first = lanes.take(Group::Sends, 1, NOW).remove(0);
+        assert_eq!((first.job.lane.as_str(), lanes.len()), ("l0", WINDOW));
+        first.job.due = NOW.plus(FAR).plus(Millis(1));
+        lanes.reading();
+        let stale = job("l0", 0, 0);
+        lanes.finish("l0", &stale.job.id.clone(), Some(first), NOW);
+        assert_eq!(lanes.len(), WINDOW - 1, "the one behind it is left to the database as well");
+        lanes.fill(Some((vec![stale], false)), NOW);
+        assert_eq!(lanes.len(), WINDOW - 1, "the page was older");
+    }
+
+    #[test]
+    fn work_asked_for_again_while_it_runs_and_the_database_is_read_is_not_lost() {
+        let mut lanes = Lanes::default();
+        lanes.push(job("a", 1, 0), NOW);
+        let taken = lanes.take(Group::Sends, 1, NOW);
+        lanes.look_again(NOW);
+        lanes.reading();
+        lanes.push(job("a", 1, 0), NOW);
+        end_all(&mut lanes, &taken);
+        lanes.fill(Some((vec![job("a", 1, 0)], true)), NOW);
+        assert_eq!(lanes.take(Group::Sends, 10, NOW).len(), 1);
+    }
+
+    #[test]
+    fn a_page_that_is_not_all_and_a_failed_read_are_followed_by_another_look() {
+        let mut lanes = Lanes::default();
+        lanes.look_again(NOW);
+        assert_eq!(lanes.next_look(), Some(NOW));
+        lanes.reading();
+        lanes.push(job("a", 1, 0), NOW);
+        lanes.fill(None, NOW);
+        assert!(lanes.is_empty() && !lanes.is_idle());
+        assert_eq!(lanes.next_look(), Some(NOW.plus(LOOK)), "the job that came in is only in the database");
+        lanes.reading();
+        lanes.fill(Some((vec![job("a", 1, 0)], true)), NOW);
+        end_all(&mut lanes, &[job("a", 1, 0)]);
+        assert_eq!(lanes.next_look(), None);
     }
 
     #[test]

@@ -13,13 +13,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Pipeline;
-use super::lanes::{Group, Lanes};
+use super::lanes::{FEW, Group, Lanes};
 use super::limits::{Batch, ChannelPace, next_batch};
 use crate::domain::channel::ChannelState;
 use crate::domain::job::QueueKey;
 use crate::domain::portal::{CrmKind, PortalState};
 use crate::domain::time::{Millis, Timestamp};
 use crate::storage::StorageError;
+use crate::storage::jobs::JobsPage;
 use crate::storage::writer::{JobSink, Queued, Work};
 
 /// Batches of one portal under way at once: one being answered, one being built.
@@ -27,8 +28,6 @@ const BATCHES_MAX: usize = 2;
 /// Tasks that turn commands of one portal into messages at once, and commands per task.
 const INTAKES_MAX: usize = 2;
 const INTAKE_BATCH: usize = 128;
-/// Jobs read from the database at once.
-const PAGE: usize = 500;
 /// How often a paused channel or portal is looked at again without being woken.
 const PAUSED_LOOK: Millis = Millis::seconds(30);
 /// A queue without work is let go after this.
@@ -42,7 +41,7 @@ enum Message {
     News,
     Wake(QueueKey),
     Taken(QueueKey, Result<bool, StorageError>),
-    Page { queue: QueueKey, page: Result<Vec<Queued>, StorageError> },
+    Page { queue: QueueKey, page: Result<JobsPage, StorageError> },
     Finished(Box<Finished>),
     Holding { queue: QueueKey, hold: Hold },
     State { queue: QueueKey, state: WorkState },
@@ -153,8 +152,6 @@ impl JobSink for Handle {
 struct Queue {
     lanes: Lanes,
     running: usize,
-    /// A page is being read.
-    reading: bool,
     /// The channel's or portal's state is being read.
     asking: bool,
     /// Known to be allowed to work; `None` until it has been asked.
@@ -172,7 +169,6 @@ impl Queue {
         Self {
             lanes: Lanes::default(),
             running: 0,
-            reading: false,
             asking: false,
             allowed: None,
             held_until: None,
@@ -438,17 +434,14 @@ impl Scheduler {
         self.pipeline.scheduler.set_owned(&key, true);
         let queue = self.queues.entry(key.clone()).or_insert_with(|| Queue::new(now));
         queue.touched = now;
-        if !queue.reading {
-            queue.reading = true;
-            self.read(key, String::new());
-        }
+        queue.lanes.look_again(now);
+        self.pump(&key);
     }
 
-    fn read(&self, key: QueueKey, after: String) {
+    fn read(&self, key: QueueKey, now: Timestamp) {
         let pipeline = Arc::clone(&self.pipeline);
         self.runs.spawn(async move {
-            let page = pipeline.storage.load_jobs(&key, &after, PAGE).await;
-            let page = page.map(|jobs| jobs.into_iter().map(|job| Queued { job, work: Work::Stored }).collect());
+            let page = pipeline.storage.load_jobs(&key, FEW, now).await;
             pipeline.scheduler.send(Message::Page { queue: key, page });
         });
     }
@@ -456,22 +449,22 @@ impl Scheduler {
     fn read_page(
         &mut self,
         key: QueueKey,
-        page: Result<Vec<Queued>, StorageError>,
+        page: Result<JobsPage, StorageError>,
         now: Timestamp,
         touched: &mut BTreeSet<QueueKey>,
     ) {
         let Some(queue) = self.queues.get_mut(&key) else { return };
-        queue.reading = false;
-        match page {
-            Ok(jobs) => {
-                let whole = jobs.len() < PAGE;
-                queue.lanes.fill(jobs, whole, now);
+        let page = match page {
+            Ok(page) => {
+                let jobs = page.jobs.into_iter().map(|job| Queued { job, work: Work::Stored }).collect();
+                Some((jobs, page.whole))
             }
             Err(error) => {
                 tracing::warn!(%error, queue = %key, "jobs could not be read");
-                queue.held_until = Some(now.plus(Millis::seconds(1)));
+                None
             }
-        }
+        };
+        queue.lanes.fill(page, now);
         touched.insert(key);
     }
 
@@ -480,7 +473,7 @@ impl Scheduler {
         let idle: Vec<QueueKey> = self
             .queues
             .iter()
-            .filter(|(_, queue)| queue.running == 0 && !queue.reading && queue.lanes.is_idle())
+            .filter(|(_, queue)| queue.running == 0 && queue.lanes.is_idle())
             .filter(|(_, queue)| now.since(queue.touched) > IDLE)
             .map(|(key, _)| key.clone())
             .collect();
@@ -528,9 +521,12 @@ impl Scheduler {
     fn pump(&mut self, key: &QueueKey) {
         let now = self.now();
         let Some(queue) = self.queues.get_mut(key) else { return };
-        if let Some(after) = queue.lanes.wants_more().filter(|_| !queue.reading) {
-            queue.reading = true;
-            self.read(key.clone(), after);
+        let look = queue.lanes.next_look();
+        if look.is_some_and(|at| at <= now) {
+            queue.lanes.reading();
+            self.read(key.clone(), now);
+        } else if let Some(at) = look {
+            self.set_alarm(key, at);
         }
         let Some(queue) = self.queues.get_mut(key) else { return };
         if queue.lanes.is_empty() {

@@ -17,6 +17,15 @@ pub struct DeadLetter {
     pub died: Timestamp,
 }
 
+/// Jobs of one queue as the database has them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JobsPage {
+    /// The jobs; in order when they are all.
+    pub jobs: Vec<Job>,
+    /// There are no others.
+    pub whole: bool,
+}
+
 fn row_of(job: &Job, now: Timestamp) -> Vec<super::db::Arg> {
     args![
         job.id.as_str(),
@@ -79,14 +88,27 @@ pub(super) fn read(row: &Row) -> Result<Job, StorageError> {
 }
 
 impl Storage {
-    /// The next jobs of a queue after `after` (an empty text is the beginning), in order.
+    /// What a queue has to do: all of it when that is at most `few` jobs; else, of every kind, up to `few` jobs that
+    /// are the first of their lanes and due at `now`.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub async fn load_jobs(&self, queue: &QueueKey, after: &str, limit: usize) -> Result<Vec<Job>, StorageError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.db.rows(sql::JOBS_PAGE, args![queue.to_string(), after, limit]).await?;
-        rows.iter().map(read).collect()
+    pub async fn load_jobs(&self, queue: &QueueKey, few: usize, now: Timestamp) -> Result<JobsPage, StorageError> {
+        let (key, limit) = (queue.to_string(), i64::try_from(few).unwrap_or(i64::MAX));
+        if self.db.row(sql::JOBS_BEYOND, args![key.as_str(), limit]).await?.is_none() {
+            // One more than fits tells that some were added since.
+            let rows = self.db.rows(sql::JOBS_ALL, args![key.as_str(), limit.saturating_add(1)]).await?;
+            let whole = rows.len() <= few;
+            return Ok(JobsPage { jobs: rows.iter().map(read).collect::<Result<_, _>>()?, whole });
+        }
+        let mut jobs = Vec::new();
+        for kind in JobKind::of_queue(queue) {
+            let rows = self.db.rows(sql::JOBS_HEADS, args![key.as_str(), kind.code(), now.0, limit]).await?;
+            for row in &rows {
+                jobs.push(read(row)?);
+            }
+        }
+        Ok(JobsPage { jobs, whole: false })
     }
 
     /// Jobs as they are now, in no order.

@@ -76,9 +76,17 @@ statements! {
     QUEUES_STRAGGLING = "SELECT DISTINCT queue FROM jobs WHERE state <> 'dead' AND due_ms < $1 LIMIT 256";
 
     // --- jobs ---------------------------------------------------------------------------------------------------
-    /// A page of a queue in order.
-    JOBS_PAGE = concat!("SELECT ", job_columns!(), " FROM jobs
-        WHERE queue = $1 AND state <> 'dead' AND seq > $2 ORDER BY seq LIMIT $3");
+    /// Whether a queue holds more than so many jobs.
+    JOBS_BEYOND = "SELECT 1 AS one FROM jobs WHERE queue = $1 AND state <> 'dead' LIMIT 1 OFFSET $2";
+    /// All of a queue in order.
+    JOBS_ALL = concat!("SELECT ", job_columns!(), " FROM jobs
+        WHERE queue = $1 AND state <> 'dead' ORDER BY seq LIMIT $2");
+    /// The first jobs of lanes, those of one kind that are due, the longest waiting first.
+    JOBS_HEADS = concat!("SELECT ", job_columns!(), " FROM jobs
+        WHERE queue = $1 AND kind = $2 AND state <> 'dead' AND due_ms <= $3
+          AND NOT EXISTS (SELECT 1 FROM jobs e WHERE e.queue = jobs.queue AND e.lane = jobs.lane AND e.seq < jobs.seq
+              AND e.state <> 'dead')
+        ORDER BY due_ms, seq LIMIT $4");
     /// One job.
     JOB_GET = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1");
     /// Dead letters, newest first, those behind the one that died at `$1` under the id `$2`.

@@ -28,7 +28,7 @@ const CREDENTIAL_MAX: usize = 4096;
 /// Longest reason of a pause, in characters.
 const REASON_MAX: usize = 200;
 /// Messages per second that a setting may ask for. Below the least of it a queue would seem to stand still.
-const PACE: std::ops::RangeInclusive<f64> = 0.01..=1000.0;
+const PACE: std::ops::RangeInclusive<f64> = 0.01..=10_000.0;
 
 /// A channel to add.
 #[derive(Deserialize, ToSchema)]
@@ -52,7 +52,7 @@ pub(super) struct AddChannel {
 #[derive(Deserialize, Serialize, Default, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Settings {
-    /// Messages per second this channel may send, 0.01 to 1000; null is the provider's documented rate.
+    /// Messages per second this channel may send, 0.01 to 10000; null is the provider's documented rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     messages_per_second: Option<f64>,
     /// Country (ISO 3166, two letters) in which numbers without a country code are read; null is the configured one.

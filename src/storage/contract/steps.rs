@@ -119,7 +119,15 @@ mod promises {
         let known = answers.iter().filter(|answer| matches!(answer, Ok(Accept::Duplicate))).count();
         assert_eq!((new, known), (350, 350));
         let queue = QueueKey::Intake(portal);
-        assert_eq!(world.storage.load_jobs(&queue, "", 1000).await.unwrap().len(), 350);
+        let page = world.storage.load_jobs(&queue, 350, Timestamp(0)).await.unwrap();
+        assert_eq!((page.jobs.len(), page.whole), (350, true));
+        assert!(page.jobs.is_sorted_by(|one, other| one.seq < other.seq));
+        // Too many: only heads that are due, and all are of one card.
+        let first = page.jobs.into_iter().next();
+        let page = world.storage.load_jobs(&queue, 349, Timestamp(i64::MAX)).await.unwrap();
+        assert_eq!((page.jobs.first(), page.jobs.len(), page.whole), (first.as_ref(), 1, false));
+        let page = world.storage.load_jobs(&queue, 349, Timestamp(0)).await.unwrap();
+        assert_eq!((page.jobs.len(), page.whole), (0, false));
         assert_eq!(world.handed_over().len(), 350);
     }
 
@@ -137,7 +145,9 @@ mod promises {
         assert_eq!((send.queue.clone(), send.lane.as_str()), (QueueKey::Channel(channel), "79001234567"));
         assert_eq!(send.not_after, Some(Timestamp(9_000_000)));
         assert_eq!(jobs.len(), 1);
-        assert!(world.storage.load_jobs(&QueueKey::Intake(portal), "", 10).await.unwrap().is_empty());
+        assert!(
+            world.storage.load_jobs(&QueueKey::Intake(portal), 10, Timestamp(i64::MAX)).await.unwrap().jobs.is_empty()
+        );
         let stored = world.storage.find_message(&message.record.id).await.unwrap().unwrap().record;
         assert_eq!(stored, message.record);
     }
@@ -188,7 +198,15 @@ mod promises {
         assert_eq!(jobs.keys().collect::<Vec<_>>(), [&format!("comment:{}", ids[0]), "reply:cmd_Ck1"]);
         let attempts = world.storage.attempts(&ids[0]).await.unwrap();
         assert_eq!((attempts.len(), attempts[0].outcome.as_str(), attempts[0].raw.len()), (1, "ok", 2_000));
-        assert!(world.storage.load_jobs(&QueueKey::Channel(channel), "", 10).await.unwrap().is_empty());
+        assert!(
+            world
+                .storage
+                .load_jobs(&QueueKey::Channel(channel), 10, Timestamp(i64::MAX))
+                .await
+                .unwrap()
+                .jobs
+                .is_empty()
+        );
     }
 
     pub(super) async fn a_robot_that_waits_for_delivery_is_answered_on_delivery(world: &World) {
@@ -288,7 +306,11 @@ mod promises {
             assert_eq!(state(world, id).await, MessageState::Undecided);
         }
         let queue = QueueKey::Channel(channel.clone());
-        assert_eq!(world.storage.load_jobs(&queue, "", 10).await.unwrap().len(), 1, "the dead are not run");
+        assert_eq!(
+            world.storage.load_jobs(&queue, 10, Timestamp(i64::MAX)).await.unwrap().jobs.len(),
+            1,
+            "the dead are not run"
+        );
         world.handed_over();
         let echo = ids.iter().map(|id| status(id, MessageState::Sent, 1_000_200)).collect();
         tell(world, &channel, echo).await;
@@ -384,7 +406,10 @@ mod promises {
         let job = &world.handed_over()[&id].job;
         assert_eq!((job.state, job.tries, job.not_after), (JobState::Ready, 0, Some(Timestamp(8_000_000))));
         assert_eq!(state(world, &ids[0]).await, MessageState::Queued);
-        assert_eq!(world.storage.load_jobs(&QueueKey::Channel(channel), "", 10).await.unwrap().len(), 1);
+        assert_eq!(
+            world.storage.load_jobs(&QueueKey::Channel(channel), 10, Timestamp(i64::MAX)).await.unwrap().jobs.len(),
+            1
+        );
     }
 
     pub(super) async fn waiting_sends_can_be_withdrawn_and_running_ones_not(world: &World) {
