@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::db::{Batch, Db, Dialect, expanded};
+use super::db::{Arg, Batch, Db, Dialect, expanded};
 use super::sealed::Sealer;
 use super::writer::{JobSink, Queued};
 use super::{Storage, StorageOptions, sql};
@@ -153,9 +153,12 @@ async fn prepare_all(db: &Db) {
 async fn check(db: &Db, name: &str, text: &'static str, kinds: &[char]) {
     use sqlx::{Executor, SqlSafeStr, TypeInfo};
     match db {
-        Db::Sqlite { writer, .. } => {
+        Db::Sqlite { .. } => {
             let explain: &'static str = Box::leak(format!("EXPLAIN {text}").into_boxed_str());
-            writer.fetch_all(explain).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+            let places = (1..20).take_while(|place| text.contains(&format!("${place}"))).count().max(kinds.len());
+            let nulls = (0..places).map(|_| Arg::MaybeText(None)).collect();
+            let mut tx = db.begin().await.unwrap();
+            tx.rows(explain, nulls).await.unwrap_or_else(|e| panic!("{name}: {e}"));
         }
         Db::Postgres(pool) => {
             let of = |kind: &char| match kind {

@@ -1,29 +1,28 @@
 //! The only room that knows there are two databases.
 //!
 //! One SQL text serves both: `$n` places for single statements, and `{rows}` for statements that take many rows at
-//! once (`Batch`). SQLite has one writer (every write goes through its single connection, `BEGIN IMMEDIATE`) and a
-//! pool of readers; PostgreSQL has one pool.
+//! once (`Batch`). SQLite has one writer (every write goes through its single connection, [`super::sqlite`]) and a pool
+//! of readers; PostgreSQL has one pool.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
+use rusqlite::types::Value;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{
-    Arguments, ConnectOptions, Executor, PgPool, Postgres, Row as _, SqlSafeStr, Sqlite, SqlitePool, Transaction,
-};
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
+use sqlx::{Arguments, ConnectOptions, Executor, PgPool, Postgres, Row as _, SqlSafeStr, SqlitePool, Transaction};
 
 use super::StorageError;
+use super::sqlite::{LocalRow, SqliteTx, Writer};
 
 /// Most rows one statement takes. Bounds the number of prepared statements and of bound values (PostgreSQL: 65,535).
 const ROWS_MAX: usize = 128;
 /// Prepared statements kept per connection: every constant of `sql.rs` in every batch size.
-const STATEMENTS: usize = 512;
+pub(super) const STATEMENTS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 /// Longest wait for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
 
@@ -33,7 +32,7 @@ pub enum Db {
     /// Embedded: one process only.
     Sqlite {
         /// The one connection that writes.
-        writer: SqlitePool,
+        writer: Writer,
         /// Connections that only read.
         reader: SqlitePool,
     },
@@ -44,7 +43,7 @@ pub enum Db {
 /// A transaction. Never leaves the storage; dropping it without [`Tx::commit`] rolls it back.
 pub(super) enum Tx {
     /// On SQLite.
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(SqliteTx),
     /// On PostgreSQL.
     Postgres(Transaction<'static, Postgres>),
 }
@@ -113,8 +112,10 @@ pub(super) struct Batch {
 
 /// One row of an answer.
 pub(super) enum Row {
-    /// From SQLite.
+    /// From one of SQLite's readers.
     Sqlite(SqliteRow),
+    /// From SQLite's writer.
+    Local(LocalRow),
     /// From PostgreSQL.
     Postgres(PgRow),
 }
@@ -122,44 +123,48 @@ pub(super) enum Row {
 impl Row {
     /// Text of a column.
     pub(super) fn text(&self, column: &str) -> Result<String, StorageError> {
-        match self {
-            Self::Sqlite(row) => row.try_get(column),
-            Self::Postgres(row) => row.try_get(column),
-        }
-        .map_err(StorageError::from)
+        self.maybe_text(column)?.ok_or_else(|| is_null(column))
     }
 
     /// Text of a column, or `None` for NULL.
     pub(super) fn maybe_text(&self, column: &str) -> Result<Option<String>, StorageError> {
         match self {
-            Self::Sqlite(row) => row.try_get(column),
-            Self::Postgres(row) => row.try_get(column),
+            Self::Sqlite(row) => Ok(row.try_get(column)?),
+            Self::Postgres(row) => Ok(row.try_get(column)?),
+            Self::Local(row) => match row.value(column)? {
+                Value::Text(value) => Ok(Some(value.clone())),
+                Value::Null => Ok(None),
+                other => Err(StorageError::Broken(format!("{column} is {}", other.data_type()))),
+            },
         }
-        .map_err(StorageError::from)
     }
 
     /// Whole number of a column.
     pub(super) fn int(&self, column: &str) -> Result<i64, StorageError> {
-        match self {
-            Self::Sqlite(row) => row.try_get(column),
-            Self::Postgres(row) => row.try_get(column),
-        }
-        .map_err(StorageError::from)
+        self.maybe_int(column)?.ok_or_else(|| is_null(column))
     }
 
     /// Whole number of a column, or `None` for NULL.
     pub(super) fn maybe_int(&self, column: &str) -> Result<Option<i64>, StorageError> {
         match self {
-            Self::Sqlite(row) => row.try_get(column),
-            Self::Postgres(row) => row.try_get(column),
+            Self::Sqlite(row) => Ok(row.try_get(column)?),
+            Self::Postgres(row) => Ok(row.try_get(column)?),
+            Self::Local(row) => match row.value(column)? {
+                Value::Integer(value) => Ok(Some(*value)),
+                Value::Null => Ok(None),
+                other => Err(StorageError::Broken(format!("{column} is {}", other.data_type()))),
+            },
         }
-        .map_err(StorageError::from)
     }
 
     /// Flag of a column.
     pub(super) fn flag(&self, column: &str) -> Result<bool, StorageError> {
         Ok(self.int(column)? != 0)
     }
+}
+
+fn is_null(column: &str) -> StorageError {
+    StorageError::Broken(format!("{column} is NULL"))
 }
 
 impl Db {
@@ -181,32 +186,21 @@ impl Db {
     async fn open_sqlite(url: &str) -> Result<Self, StorageError> {
         let options = SqliteConnectOptions::from_str(url)
             .map_err(|e| StorageError::Config(format!("database.url: {e}")))?
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5))
-            .statement_cache_capacity(STATEMENTS)
-            // 32 MiB; memory is taken only as pages are touched.
-            .pragma("cache_size", "-32768")
-            .pragma("wal_autocheckpoint", "4000")
+            .statement_cache_capacity(STATEMENTS.get())
+            .pragma("cache_size", "-4096")
+            .read_only(true)
             .disable_statement_logging();
         if let Some(folder) = options.get_filename().parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder)
                 .map_err(|e| StorageError::Config(format!("cannot make the folder {}: {e}", folder.display())))?;
         }
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(ACQUIRE)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options.clone())
-            .await?;
+        let writer = Writer::open(options.get_filename())?;
         let reader = SqlitePoolOptions::new()
             .max_connections(4)
             .min_connections(0)
             .acquire_timeout(ACQUIRE)
-            .connect_lazy_with(options.read_only(true).create_if_missing(false).pragma("cache_size", "-4096"));
+            .connect_lazy_with(options);
         Ok(Self::Sqlite { writer, reader })
     }
 
@@ -214,7 +208,7 @@ impl Db {
         let options = PgConnectOptions::from_str(url)
             .map_err(|e| StorageError::Config(format!("database.url: {e}")))?
             .application_name("mostik")
-            .statement_cache_capacity(STATEMENTS)
+            .statement_cache_capacity(STATEMENTS.get())
             .disable_statement_logging();
         let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(ACQUIRE).connect_with(options).await?;
         Ok(Self::Postgres(pool))
@@ -227,7 +221,14 @@ impl Db {
     pub async fn migrate(&self) -> Result<(), StorageError> {
         let migrator = migrations();
         match self {
-            Self::Sqlite { writer, .. } => migrator.run(writer).await,
+            Self::Sqlite { reader, .. } => {
+                // sqlx's migrator wants a connection of sqlx's.
+                let options = (*reader.connect_options()).clone().read_only(false);
+                let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+                let result = migrator.run(&pool).await;
+                pool.close().await;
+                result
+            }
             Self::Postgres(pool) => migrator.run(pool).await,
         }
         .map_err(|e| StorageError::Schema(e.to_string()))
@@ -253,9 +254,19 @@ impl Db {
         }
     }
 
+    /// Begins a transaction.
     pub(super) async fn begin(&self) -> Result<Tx, StorageError> {
+        self.begin_on(false).await
+    }
+
+    /// Begins a transaction on a thread that may block.
+    pub(super) async fn begin_on_own_thread(&self) -> Result<Tx, StorageError> {
+        self.begin_on(true).await
+    }
+
+    async fn begin_on(&self, own_thread: bool) -> Result<Tx, StorageError> {
         Ok(match self {
-            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin(own_thread).await?),
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
         })
     }
@@ -310,7 +321,7 @@ impl Tx {
     /// Runs a statement; gives the number of rows it changed.
     pub(super) async fn exec(&mut self, sql: &'static str, args: Vec<Arg>) -> Result<u64, StorageError> {
         Ok(match self {
-            Self::Sqlite(tx) => tx.execute(sqlx::query_with(sql, sqlite_args(args)?)).await?.rows_affected(),
+            Self::Sqlite(tx) => tx.exec(numbered(sql), args).await?,
             Self::Postgres(tx) => tx.execute(sqlx::query_with(sql, postgres_args(args)?)).await?.rows_affected(),
         })
     }
@@ -318,9 +329,7 @@ impl Tx {
     /// Runs a statement and reads its rows.
     pub(super) async fn rows(&mut self, sql: &'static str, args: Vec<Arg>) -> Result<Vec<Row>, StorageError> {
         Ok(match self {
-            Self::Sqlite(tx) => {
-                tx.fetch_all(sqlx::query_with(sql, sqlite_args(args)?)).await?.into_iter().map(Row::Sqlite).collect()
-            }
+            Self::Sqlite(tx) => tx.rows(numbered(sql), args).await?.into_iter().map(Row::Local).collect(),
             Self::Postgres(tx) => tx
                 .fetch_all(sqlx::query_with(sql, postgres_args(args)?))
                 .await?
@@ -358,10 +367,9 @@ impl Tx {
     /// Makes it durable.
     pub(super) async fn commit(self) -> Result<(), StorageError> {
         match self {
-            Self::Sqlite(tx) => tx.commit().await?,
-            Self::Postgres(tx) => tx.commit().await?,
+            Self::Sqlite(tx) => tx.commit().await,
+            Self::Postgres(tx) => Ok(tx.commit().await?),
         }
-        Ok(())
     }
 
     fn dialect(&self) -> Dialect {
@@ -430,6 +438,16 @@ pub(super) fn expanded(batch: Batch, rows: usize, dialect: Dialect) -> &'static 
         }
         Box::leak(batch.text.replace("{rows}", &list).into_boxed_str())
     })
+}
+
+/// SQLite takes `$1` for a name and counts names in the order it meets them; `?1` is a number there. Made once per text.
+fn numbered(text: &'static str) -> &'static str {
+    static TEXTS: LazyLock<Mutex<HashMap<usize, &'static str>>> = LazyLock::new(Mutex::default);
+    if !text.contains('$') {
+        return text;
+    }
+    let mut texts = TEXTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    texts.entry(text.as_ptr().addr()).or_insert_with(|| Box::leak(text.replace('$', "?").into_boxed_str()))
 }
 
 fn sqlite_args(args: Vec<Arg>) -> Result<SqliteArguments, StorageError> {

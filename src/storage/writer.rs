@@ -136,16 +136,36 @@ type Waiting = (Step, oneshot::Sender<Result<Outcome, StorageError>>);
 /// Hands steps to the writer.
 pub(super) struct WriterHandle {
     queue: mpsc::Sender<Waiting>,
-    task: tokio::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
+    ended: tokio::sync::Mutex<Option<oneshot::Receiver<()>>>,
     stopping: tokio_util::sync::CancellationToken,
 }
 
-/// Starts the writer.
+/// Starts the writer: on a thread of its own for SQLite, whose calls block; as a task for PostgreSQL.
 pub(super) fn start(db: Db, context: Context) -> WriterHandle {
     let (queue, inbox) = mpsc::channel(WAITING_MAX);
+    let (over, ended) = oneshot::channel();
     let stopping = tokio_util::sync::CancellationToken::new();
-    let task = tokio::spawn(run(db, context, inbox, stopping.clone()));
-    WriterHandle { queue, task: tokio::sync::Mutex::new(Some(task)), stopping }
+    let on_a_thread = matches!(db, Db::Sqlite { .. });
+    let stop = stopping.clone();
+    let work = async move {
+        run(db, context, inbox, stop).await;
+        // Nobody may be waiting for it.
+        let _ = over.send(());
+    };
+    if on_a_thread {
+        // Without a thread nothing can be stored: every write is then told that the store is closing.
+        let named = std::thread::Builder::new().name("sqlite-writer".to_owned());
+        let begun = named.spawn(move || match tokio::runtime::Builder::new_current_thread().build() {
+            Ok(runtime) => runtime.block_on(work),
+            Err(error) => tracing::error!(%error, "the writer could not be started"),
+        });
+        if let Err(error) = begun {
+            tracing::error!(%error, "the writer's thread could not be started");
+        }
+    } else {
+        tokio::spawn(work);
+    }
+    WriterHandle { queue, ended: tokio::sync::Mutex::new(Some(ended)), stopping }
 }
 
 impl WriterHandle {
@@ -166,9 +186,9 @@ impl WriterHandle {
     /// Writes what is queued and ends.
     pub(super) async fn stop(&self) {
         self.stopping.cancel();
-        if let Some(task) = self.task.lock().await.take() {
-            // The task does not panic; if it did, the process is ending anyway.
-            let _ = task.await;
+        if let Some(ended) = self.ended.lock().await.take() {
+            // It does not panic; if it did, the process is ending anyway.
+            let _ = ended.await;
         }
     }
 }
@@ -224,7 +244,7 @@ async fn one_by_one(db: &Db, context: &Context, steps: &[Step]) -> Vec<Result<Ou
 async fn write(db: &Db, context: &Context, steps: &[Step]) -> Result<Vec<Outcome>, StorageError> {
     let now = context.clock.now();
     let mut harvest = Harvest::default();
-    let mut tx = db.begin().await?;
+    let mut tx = db.begin_on_own_thread().await?;
     let outcomes = write_steps(&mut tx, context, now, steps, &mut harvest).await?;
     let foreign = tell_foreign_queues(&mut tx, context, &mut harvest).await?;
     tx.commit().await?;

@@ -1,0 +1,165 @@
+//! The one connection that writes to SQLite.
+//!
+//! Its calls are made on the calling thread: handing each statement of a commit to another thread and back (as sqlx's
+//! driver does) costs many times the statement itself. So the collecting writer has a thread of its own and runs whole
+//! transactions there; anybody else's statements go to the runtime's threads for blocking work.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::StorageError;
+use super::db::{Arg, STATEMENTS};
+
+/// How long another program that holds the database (a backup) is waited for.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The connection; one transaction at a time.
+#[derive(Clone, Debug)]
+pub struct Writer(Arc<Mutex<Connection>>);
+
+/// A transaction under way; dropped, it is rolled back.
+pub(in crate::storage) struct SqliteTx {
+    /// `None` only while a statement runs on another thread.
+    held: Option<Held>,
+    /// The thread may block: it is the collecting writer's.
+    own_thread: bool,
+}
+
+struct Held(OwnedMutexGuard<Connection>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.0.is_autocommit()
+            && let Err(error) = self.0.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "a transaction could not be rolled back");
+        }
+    }
+}
+
+/// One row: its values, and the names of the columns they share with their neighbours.
+pub(in crate::storage) struct LocalRow {
+    names: Arc<[String]>,
+    values: Vec<Value>,
+}
+
+impl LocalRow {
+    pub(super) fn value(&self, column: &str) -> Result<&Value, StorageError> {
+        let place = self.names.iter().position(|name| name == column);
+        let value = place.and_then(|place| self.values.get(place));
+        value.ok_or_else(|| StorageError::Broken(format!("no column {column}")))
+    }
+}
+
+impl ToSql for Arg {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Text(value) | Self::MaybeText(Some(value)) => ToSqlOutput::Borrowed(ValueRef::Text(value.as_bytes())),
+            Self::Int(value) | Self::MaybeInt(Some(value)) => ToSqlOutput::Owned(Value::Integer(*value)),
+            Self::MaybeText(None) | Self::MaybeInt(None) => ToSqlOutput::Owned(Value::Null),
+        })
+    }
+}
+
+impl From<rusqlite::Error> for StorageError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::ReadOnly
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::DiskFull
+                | ErrorCode::CannotOpen,
+            ) => Self::Unavailable(error.to_string()),
+            _ => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+impl Writer {
+    /// Opens the file, makes it if missing.
+    pub(super) fn open(file: &Path) -> Result<Self, StorageError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(file, flags)?;
+        connection.busy_timeout(BUSY)?;
+        // 32 MiB of cache; memory is taken only as pages are touched.
+        connection.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+             PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 4000;",
+        )?;
+        connection.set_prepared_statement_cache_capacity(NonZeroUsize::get(STATEMENTS));
+        Ok(Self(Arc::new(Mutex::new(connection))))
+    }
+
+    /// Begins a transaction. `own_thread` says that the calling thread may block.
+    pub(super) async fn begin(&self, own_thread: bool) -> Result<SqliteTx, StorageError> {
+        let held = Held(Arc::clone(&self.0).lock_owned().await);
+        let mut tx = SqliteTx { held: Some(held), own_thread };
+        tx.run(|connection| connection.execute_batch("BEGIN IMMEDIATE")).await?;
+        Ok(tx)
+    }
+
+    /// Waits for the last transaction, so that the file can be left.
+    pub(super) async fn close(&self) {
+        drop(self.0.lock().await);
+    }
+}
+
+impl SqliteTx {
+    pub(super) async fn exec(&mut self, sql: &'static str, args: Vec<Arg>) -> Result<u64, StorageError> {
+        self.run(move |connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut rows = statement.query(rusqlite::params_from_iter(&args))?;
+            // What it returns is of no interest here, but it is done only when all of it was read.
+            while rows.next()?.is_some() {}
+            Ok(connection.changes())
+        })
+        .await
+    }
+
+    pub(super) async fn rows(&mut self, sql: &'static str, args: Vec<Arg>) -> Result<Vec<LocalRow>, StorageError> {
+        self.run(move |connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            let names: Arc<[String]> = statement.column_names().into_iter().map(str::to_owned).collect();
+            let mut rows = statement.query(rusqlite::params_from_iter(&args))?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let values = (0..names.len()).map(|place| row.get(place)).collect::<Result<_, _>>()?;
+                found.push(LocalRow { names: Arc::clone(&names), values });
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    pub(super) async fn commit(mut self) -> Result<(), StorageError> {
+        self.run(|connection| connection.execute_batch("COMMIT")).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let gone = || StorageError::Unavailable("the transaction is over".to_owned());
+        let held = self.held.take().ok_or_else(gone)?;
+        let (held, result) = if self.own_thread {
+            let result = work(&held.0);
+            (held, result)
+        } else {
+            let both = tokio::task::spawn_blocking(move || {
+                let result = work(&held.0);
+                (held, result)
+            });
+            both.await.map_err(|_ended| gone())?
+        };
+        self.held = Some(held);
+        Ok(result?)
+    }
+}
