@@ -103,6 +103,7 @@ CREATE TABLE commands (
     wait_rank     BIGINT NOT NULL,
     answer_by_ms  BIGINT,
     in_time       BIGINT NOT NULL,
+    planned       BIGINT NOT NULL DEFAULT 0,
     received_ms   BIGINT NOT NULL,
     changed_ms    BIGINT NOT NULL,
     UNIQUE (portal_id, dedupe_key)

@@ -120,6 +120,8 @@ pub struct CrmError {
     pub text: String,
     /// How long to wait, when the CRM or its limits say so.
     pub retry_after: Option<Millis>,
+    /// The call as a whole failed, not one entry of it: the next call would fare no better.
+    pub whole: bool,
 }
 
 /// What a failed call means beyond itself.

@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::State;
 use super::problem::Problem;
 use super::verified::Verified;
+use crate::crm::TokenPair;
 use crate::crm::bitrix24::command::{CommandOptions, command};
 use crate::crm::bitrix24::wire::{Auth, Event, PageOpen, WireError, event_call, page_open, robot_call};
 use crate::crm::bitrix24::{Proof, ProveError};
@@ -73,14 +74,16 @@ async fn prove_sender(state: &State, app: &str, auth: &Auth) -> Result<Verified<
     }
     let Some(access) = &auth.access_token else { return refuse("no application token known") };
     let endpoint = auth.server_endpoint.as_deref();
-    match state.bitrix24.prove(app, access, endpoint, &auth.member_id).await {
-        Ok(proof) => {
-            let token = Some(auth.application_token.expose_secret().to_owned());
-            let installation = installation(app, &proof, token, known.portal.language);
-            Ok(Verified::checked(state.storage.install_portal(&installation, None).await?))
-        }
-        Err(error) => Err(refusal_of(&error)),
+    let since = state.clock.now();
+    let proof =
+        state.bitrix24.prove(app, access, endpoint, &auth.member_id).await.map_err(|error| refusal_of(&error))?;
+    // The token itself is proved by nothing but the word of who sent it: an administrator's is good enough to keep.
+    if !state.bitrix24.who(&proof, access).await.is_ok_and(|who| who.is_admin) {
+        return Ok(Verified::checked(known.portal.clone()));
     }
+    let token = Some(auth.application_token.expose_secret().to_owned());
+    let installation = installation(app, &proof, token, known.portal.language);
+    Ok(Verified::checked(state.storage.install_portal(&installation, None, since).await?))
 }
 
 fn refusal_of(error: &ProveError) -> Problem {
@@ -126,7 +129,7 @@ pub async fn robot(
     let portal = portal.into_inner();
     state.pipeline.accept(Verified::checked(command)).await?;
     telemetry::webhook(SOURCE, "ok");
-    if let Some(pair) = call.auth.token_pair(true, now) {
+    if let Some(pair) = call.auth.token_pair(false, now) {
         state.storage.offer_tokens(&portal.id, pair).await;
     }
     if portal.state == PortalState::NeedsAuth {
@@ -183,18 +186,28 @@ pub async fn event(
     Ok(HttpResponse::Ok().finish())
 }
 
-/// Installs a portal on the word of the authorization server, never on the word of the event.
+/// Installs a portal on the word of the authorization server and of the portal itself, never on the word of the event:
+/// anybody who may use the application could send one, with an application token of his own making.
 async fn install(state: &State, app: &str, auth: &Auth, language: Language) -> Result<Portal, Problem> {
     let Some(access) = &auth.access_token else {
         return Err(Problem::Forbidden("no access token".to_owned()));
     };
     let endpoint = auth.server_endpoint.as_deref();
+    let since = state.clock.now();
     let proof = state.bitrix24.prove(app, access, endpoint, &auth.member_id).await.map_err(|e| refusal_of(&e))?;
+    let who = state.bitrix24.who(&proof, access).await.map_err(|error| {
+        tracing::warn!(%error, "the portal did not say who installs");
+        Problem::Unavailable
+    })?;
+    if !who.is_admin {
+        telemetry::webhook(SOURCE, "unproved");
+        tracing::warn!(app, member_id = %auth.member_id, "somebody who is no administrator installs");
+        return Err(Problem::Forbidden("only an administrator installs".to_owned()));
+    }
     let token = Some(auth.application_token.expose_secret().to_owned());
     let installation = installation(app, &proof, token, language);
-    // Whoever installs may administer; the portal itself decides again at every call.
-    let pair = auth.token_pair(true, state.clock.now());
-    let portal = state.storage.install_portal(&installation, pair.as_ref()).await?;
+    let pair = auth.token_pair(true, since).map(|pair| TokenPair { user_id: who.user_id, ..pair });
+    let portal = state.storage.install_portal(&installation, pair.as_ref(), since).await?;
     state.pipeline.bind_new_portal(&portal.id).await?;
     state.pipeline.state_changed(QueueKey::Crm(portal.id.clone()));
     tracing::info!(portal.id = %portal.id, app, "installed");
@@ -277,6 +290,7 @@ async fn open(state: &State, app: &str, opened: &PageOpen) -> Result<FrameView, 
     let Some(tokens) = &opened.tokens else { return Err(Refused::Said("no_access")) };
     let access: &SecretString = &tokens.access;
     let endpoint = opened.server_endpoint.as_deref();
+    let since = state.clock.now();
     let proof = match state.bitrix24.prove(app, access, endpoint, &opened.member_id).await {
         Ok(proof) => proof,
         Err(ProveError::Unavailable(error)) => {
@@ -296,7 +310,7 @@ async fn open(state: &State, app: &str, opened: &PageOpen) -> Result<FrameView, 
     let token = opened.application_token.as_ref().map(|token| token.expose_secret().to_owned());
     let installation = installation(app, &proof, token, Language::of_portal(reads));
     let pair = opened.token_pair(&who.user_id, who.is_admin, state.clock.now());
-    let portal = state.storage.install_portal(&installation, pair.as_ref()).await?;
+    let portal = state.storage.install_portal(&installation, pair.as_ref(), since).await?;
     state.pipeline.bind_new_portal(&portal.id).await?;
     state.pipeline.state_changed(QueueKey::Crm(portal.id.clone()));
     describe(state, portal, opened, &proof).await

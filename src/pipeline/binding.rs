@@ -5,12 +5,36 @@ use super::Pipeline;
 use crate::domain::ids::{LineId, PortalId};
 use crate::domain::job::{Job, JobKind, QueueKey};
 use crate::domain::portal::{Portal, PortalState};
+use crate::domain::time::Millis;
 use crate::storage::StorageError;
 
 /// Portals read at once.
 const PAGE: u32 = 200;
+/// Rest between two portals when all are asked.
+const PAUSE: Millis = Millis(20);
 /// Lane of the jobs that compare registrations: one per portal, beside the lanes of its cards.
 const LANE: &str = "reconcile";
+
+/// A walk over the portals in which the application is installed.
+#[derive(Default)]
+struct Walk {
+    after: Option<PortalId>,
+    over: bool,
+}
+
+impl Walk {
+    /// The next few portals; `None` at the end.
+    async fn next(&mut self, pipeline: &Pipeline) -> Result<Option<Vec<Portal>>, StorageError> {
+        if self.over {
+            return Ok(None);
+        }
+        let mut page = pipeline.storage.list_portals(self.after.as_ref(), PAGE).await?;
+        self.over = page.len() < PAGE as usize;
+        self.after = page.last().map(|portal| portal.id.clone());
+        page.retain(is_installed);
+        Ok(Some(page))
+    }
+}
 
 impl Pipeline {
     /// Lets a portal use a line. Doing it twice is doing it once.
@@ -43,20 +67,33 @@ impl Pipeline {
             return Ok(0);
         }
         let mut bound = 0;
-        let mut after: Option<PortalId> = None;
-        loop {
-            let page = self.storage.list_portals(after.as_ref(), PAGE).await?;
-            for portal in page.iter().filter(|portal| is_installed(portal)) {
+        let mut walk = Walk::default();
+        while let Some(portals) = walk.next(self).await? {
+            for portal in &portals {
                 if self.storage.lines_of_portal(&portal.id).await?.is_empty() {
                     self.bind(portal, line).await?;
                     bound += 1;
                 }
             }
-            match page.last() {
-                Some(last) if page.len() >= PAGE as usize => after = Some(last.id.clone()),
-                Some(_) | None => return Ok(bound),
+        }
+        Ok(bound)
+    }
+
+    /// Asks for the registrations of every portal to be compared: what should be there may have changed with this
+    /// program or its configuration, and what is there by somebody's hand.
+    ///
+    /// # Errors
+    /// [`StorageError`]; may be repeated.
+    pub(super) async fn reconcile_all(&self) -> Result<(), StorageError> {
+        let mut walk = Walk::default();
+        while let Some(portals) = walk.next(self).await? {
+            for portal in &portals {
+                self.ask_reconcile(portal).await?;
+                // Thousands of portals are not asked within one second.
+                tokio::time::sleep(PAUSE.to_duration()).await;
             }
         }
+        Ok(())
     }
 
     /// A portal has been installed: if it has no line and the service has exactly one, it gets that one. Tells whether

@@ -77,7 +77,15 @@ pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Qu
         jobs.into_iter().for_each(|queued| runs.again(queued, Millis(0)));
         return;
     }
-    let last_inbound = windows(pipeline, &channel, &messages).await;
+    let last_inbound = match windows(pipeline, &channel, &messages).await {
+        Ok(found) => found,
+        Err(error) => {
+            // Not knowing is no reason to refuse.
+            tracing::warn!(%error, "service windows could not be read");
+            jobs.into_iter().for_each(|queued| runs.again(queued, Millis::seconds(1)));
+            return;
+        }
+    };
     let prepared = jobs.into_iter().map(|queued| {
         let record = queued.job.message().and_then(|id| messages.get(&id).cloned());
         let (channel, provider, last_inbound) = (&channel, &provider, &last_inbound);
@@ -112,17 +120,15 @@ async fn load(
 }
 
 /// When each person last wrote; only asked for what needs an open window.
-async fn windows(pipeline: &Pipeline, channel: &Channel, messages: &Messages) -> HashMap<String, Timestamp> {
+async fn windows(
+    pipeline: &Pipeline,
+    channel: &Channel,
+    messages: &Messages,
+) -> Result<HashMap<String, Timestamp>, StorageError> {
     let needing = messages.values().filter(|record| record.draft.content.needs_window());
     let people: Vec<(String, String)> = needing.map(|record| (channel.id.to_string(), record.peer.clone())).collect();
-    match pipeline.storage.last_inbound(&people).await {
-        Ok(found) => found.into_iter().map(|((_, peer), at)| (peer, at)).collect(),
-        Err(error) => {
-            // Without knowledge the window counts as closed: a template or a refusal is safe, a free text is not.
-            tracing::warn!(%error, "service windows could not be read");
-            HashMap::new()
-        }
-    }
+    let found = pipeline.storage.last_inbound(&people).await?;
+    Ok(found.into_iter().map(|((_, peer), at)| (peer, at)).collect())
 }
 
 /// How a message's job fails before anything was sent.

@@ -97,25 +97,38 @@ async fn with_commands(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Que
 
 async fn bury(pipeline: &Arc<Pipeline>, queue: &QueueKey, queued: Queued, reason: String) {
     tracing::error!(job.id = %queued.job.id, reason, "a job was given up");
-    let fate = Fate::Keep { state: JobState::Dead, due: queued.job.due, tries: queued.job.tries, reason: Some(reason) };
+    let due = queued.job.due;
+    keep(pipeline, queue, queued, JobState::Dead, due, Some(reason)).await;
+}
+
+/// Stores that a job stays as it is now, to run again when `due` unless it is dead.
+async fn keep(
+    pipeline: &Arc<Pipeline>,
+    queue: &QueueKey,
+    mut queued: Queued,
+    state: JobState,
+    due: Timestamp,
+    reason: Option<String>,
+) {
+    let fate = Fate::Keep { state, due, tries: queued.job.tries, reason };
     let settlement = Settlement { job: queued.job.id.clone(), fate, news: None, attempt: None };
-    match pipeline.storage.settle(vec![settlement]).await {
-        Ok(()) => pipeline.scheduler.finished(finished(queue, &queued, None)),
-        Err(_) => again_soon(pipeline, queue, queued),
+    if pipeline.storage.settle(vec![settlement]).await.is_err() {
+        return again_soon(pipeline, queue, queued);
     }
+    let done = finished(queue, &queued, None);
+    queued.job.due = due;
+    let again = (state != JobState::Dead).then_some(queued);
+    pipeline.scheduler.finished(Finished { again, ..done });
 }
 
 fn finished(queue: &QueueKey, queued: &Queued, again: Option<Queued>) -> Finished {
     Finished { queue: queue.clone(), lane: queued.job.lane.clone(), id: queued.job.id.clone(), again }
 }
 
-fn again_soon(pipeline: &Pipeline, queue: &QueueKey, queued: Queued) {
-    again_in(pipeline, queue, queued, Millis::seconds(1));
-}
-
-fn again_in(pipeline: &Pipeline, queue: &QueueKey, mut queued: Queued, wait: Millis) {
+/// For when the store does not answer: what it has of the job stays as it is.
+fn again_soon(pipeline: &Pipeline, queue: &QueueKey, mut queued: Queued) {
     let done = finished(queue, &queued, None);
-    queued.job.due = pipeline.clock.now().plus(wait);
+    queued.job.due = pipeline.clock.now().plus(Millis::seconds(1));
     pipeline.scheduler.finished(Finished { again: Some(queued), ..done });
 }
 
@@ -172,12 +185,11 @@ async fn card_unreadable(
     use super::policy::{Decision, decide};
     match decide(plan, class, error.retry_after, queued.job.tries, not_after, now, seed) {
         Decision::Again { due, counts } => {
-            let mut next = queued.clone();
-            next.job.due = due;
+            let mut next = queued;
             next.job.tries += u32::from(counts);
-            pipeline.scheduler.finished(finished(queue, &queued, Some(next)));
+            keep(pipeline, queue, next, JobState::Ready, due, None).await;
         }
-        Decision::Pause => again_in(pipeline, queue, queued, Millis::seconds(30)),
+        Decision::Pause => keep(pipeline, queue, queued, JobState::Ready, now.plus(Millis::seconds(30)), None).await,
         Decision::Settle | Decision::Expire | Decision::Unclear => {
             let failure = Failure::with(ErrorCode::CrmUnavailable, error.code.clone());
             let planned = store(pipeline, command, vec![refused(pipeline, command, "", failure)]).await;

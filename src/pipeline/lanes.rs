@@ -9,6 +9,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use crate::domain::job::{Job, JobKind};
 use crate::domain::time::{Millis, Timestamp};
@@ -22,6 +23,8 @@ pub const FEW: usize = 1000;
 const REFILL: usize = 500;
 /// Least time between two looks at the database.
 const LOOK: Millis = Millis(50);
+/// So many times longer than a look takes is rested after it: a long queue must not keep the database busy.
+const REST: u32 = 4;
 /// Most: looks that bring nothing, while nothing ends and nothing comes in, become rarer up to this.
 const LOOK_MAX: Millis = Millis(5_000);
 /// Of a part, jobs that wait for longer than this are left to the database.
@@ -90,6 +93,17 @@ pub struct Lanes {
     running: HashSet<String>,
     /// What is known of the database.
     sight: Sight,
+    /// Least time between two looks at it.
+    rest: Rest,
+}
+
+/// [`LOOK`], or longer where a look takes long.
+struct Rest(Millis);
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self(LOOK)
+    }
 }
 
 /// How much of a queue's jobs memory holds.
@@ -137,8 +151,10 @@ impl Lanes {
 
     /// The database may hold more than memory knows of.
     pub fn look_again(&mut self, now: Timestamp) {
-        if !matches!(self.sight, Sight::Reading { .. }) {
-            self.sight = Sight::Part { look: now, wait: LOOK };
+        match &mut self.sight {
+            // The page may be older than the news.
+            Sight::Reading { missed, .. } => *missed = true,
+            Sight::Whole | Sight::Part { .. } => self.sight = Sight::Part { look: now, wait: self.rest.0 },
         }
     }
 
@@ -147,10 +163,10 @@ impl Lanes {
         match &mut self.sight {
             Sight::Whole => {}
             Sight::Part { look, wait } => {
-                *look = (*look).min(now.plus(LOOK));
-                *wait = LOOK;
+                *look = (*look).min(now.plus(self.rest.0));
+                *wait = self.rest.0;
             }
-            Sight::Reading { wait, .. } => *wait = LOOK,
+            Sight::Reading { wait, .. } => *wait = self.rest.0,
         }
     }
 
@@ -167,13 +183,15 @@ impl Lanes {
     pub fn reading(&mut self) {
         let wait = match self.sight {
             Sight::Part { wait, .. } => wait,
-            Sight::Whole | Sight::Reading { .. } => LOOK,
+            Sight::Whole | Sight::Reading { .. } => self.rest.0,
         };
         self.sight = Sight::Reading { late: Vec::new(), missed: false, ended: HashSet::new(), wait };
     }
 
-    /// Takes what was read, `whole` when that is all there is; `None` when it could not be read.
-    pub fn fill(&mut self, page: Option<(Vec<Queued>, bool)>, now: Timestamp) {
+    /// Takes what was read in `took`, `whole` when that is all there is; `None` when it could not be read.
+    pub fn fill(&mut self, page: Option<(Vec<Queued>, bool)>, now: Timestamp, took: Duration) {
+        let rest = i64::try_from((took * REST).as_millis()).unwrap_or(LOOK_MAX.0);
+        self.rest.0 = Millis(rest.clamp(LOOK.0, LOOK_MAX.0));
         let Sight::Reading { late, missed, ended, wait } = std::mem::take(&mut self.sight) else {
             return self.look_again(now);
         };
@@ -191,7 +209,7 @@ impl Lanes {
             return;
         }
         let grew = self.waiting.len() > known;
-        let wait = if grew { LOOK } else { Millis((wait.0 * 2).min(LOOK_MAX.0)) };
+        let wait = if grew { self.rest.0 } else { Millis((wait.0 * 2).min(LOOK_MAX.0)) };
         self.sight = Sight::Part { look: now.plus(wait), wait };
         if !late.is_empty() || missed {
             self.look_soon(now);
@@ -241,7 +259,8 @@ impl Lanes {
             state.busy = false;
         }
         match again {
-            Some(queued) if queued.job.due > now.plus(FAR) && !matches!(self.sight, Sight::Whole) => {
+            // Not while the database is being read: the page may hold jobs behind this one, and not this one.
+            Some(queued) if queued.job.due > now.plus(FAR) && matches!(self.sight, Sight::Part { .. }) => {
                 return self.forget(lane);
             }
             Some(queued) => self.insert(queued, now),
@@ -259,9 +278,6 @@ impl Lanes {
 
     /// Leaves a lane to the database, with all that waits in it.
     fn forget(&mut self, key: &str) {
-        if let Sight::Reading { missed, .. } = &mut self.sight {
-            *missed = true;
-        }
         let Some(lane) = self.lanes.remove(key) else { return };
         if let Some(place) = lane.place {
             self.ready.remove(&place);
@@ -271,7 +287,6 @@ impl Lanes {
         }
         for queued in lane.jobs {
             self.waiting.remove(&queued.job.id);
-            self.ended(&queued.job.id);
         }
     }
 
@@ -392,218 +407,4 @@ fn place_of(job: &Job) -> Place {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::domain::ids::ChannelId;
-    use crate::domain::job::QueueKey;
-    use crate::storage::writer::Work;
-
-    fn job(lane: &str, seq: u32, due: i64) -> Queued {
-        let queue = QueueKey::Channel(ChannelId::stored("chan_1".into()));
-        let subject = format!("msg_{seq}");
-        let job = Job::new(JobKind::Send, &subject, queue, lane.into(), format!("{seq:08}"), Timestamp(due));
-        Queued { job, work: Work::Stored }
-    }
-
-    fn seqs(taken: &[Queued]) -> Vec<u32> {
-        taken.iter().map(|queued| queued.job.seq.parse().unwrap()).collect()
-    }
-
-    const NOW: Timestamp = Timestamp(100);
-
-    #[test]
-    fn a_lane_runs_one_job_at_a_time_in_order() {
-        let mut lanes = Lanes::default();
-        for queued in [job("a", 2, 0), job("a", 1, 0), job("b", 3, 0)] {
-            lanes.push(queued, NOW);
-        }
-        let first = lanes.take(Group::Sends, 10, NOW);
-        assert_eq!(seqs(&first), [1, 3]);
-        assert!(lanes.take(Group::Sends, 10, NOW).is_empty());
-        lanes.finish("a", "send:msg_1", None, NOW);
-        assert_eq!(seqs(&lanes.take(Group::Sends, 10, NOW)), [2]);
-        lanes.finish("a", "send:msg_2", None, NOW);
-        lanes.finish("b", "send:msg_3", None, NOW);
-        assert!(lanes.is_idle());
-    }
-
-    #[test]
-    fn a_retry_holds_up_its_own_lane_only() {
-        let mut lanes = Lanes::default();
-        for queued in [job("a", 1, 0), job("a", 2, 0), job("b", 3, 0)] {
-            lanes.push(queued, NOW);
-        }
-        let taken = lanes.take(Group::Sends, 1, NOW);
-        let mut again = taken.into_iter().next().unwrap();
-        again.job.due = Timestamp(500);
-        lanes.finish("a", "send:msg_1", Some(again), NOW);
-        assert_eq!(seqs(&lanes.take(Group::Sends, 10, NOW)), [3]);
-        assert_eq!(lanes.next_due(), Some(Timestamp(500)));
-        assert_eq!(seqs(&lanes.take(Group::Sends, 10, Timestamp(500))), [1]);
-    }
-
-    #[test]
-    fn the_same_job_waits_only_once_but_may_be_asked_for_while_it_runs() {
-        let mut lanes = Lanes::default();
-        lanes.push(job("a", 1, 0), NOW);
-        lanes.push(job("a", 1, 0), NOW);
-        let taken = lanes.take(Group::Sends, 10, NOW);
-        assert_eq!(taken.len(), 1);
-        lanes.push(job("a", 1, 0), NOW);
-        lanes.finish("a", "send:msg_1", Some(taken.into_iter().next().unwrap()), NOW);
-        assert_eq!(lanes.take(Group::Sends, 10, NOW).len(), 1);
-        lanes.finish("a", "send:msg_1", None, NOW);
-        assert!(lanes.is_idle());
-    }
-
-    fn end_all(lanes: &mut Lanes, taken: &[Queued]) {
-        taken.iter().for_each(|queued| lanes.finish(&queued.job.lane, &queued.job.id, None, NOW));
-    }
-
-    fn overfull() -> (Lanes, u32) {
-        let mut lanes = Lanes::default();
-        let total = u32::try_from(WINDOW).unwrap() + 10;
-        for seq in 0..total {
-            lanes.push(job(&format!("l{seq}"), seq, 0), NOW);
-        }
-        (lanes, total)
-    }
-
-    #[test]
-    fn what_memory_has_no_room_for_is_read_when_little_is_left_to_run() {
-        let (mut lanes, total) = overfull();
-        assert_eq!(lanes.len(), WINDOW);
-        assert_eq!(lanes.next_look(), None, "there is enough to run");
-        let taken = lanes.take(Group::Sends, WINDOW - REFILL, NOW);
-        end_all(&mut lanes, &taken);
-        assert!(lanes.next_look().is_some());
-        lanes.push(job("dropped", total, 0), NOW);
-        assert_eq!(lanes.len(), REFILL);
-        lanes.reading();
-        assert_eq!(lanes.next_look(), None, "it is being read");
-        lanes.push(job("late", total + 1, 0), NOW);
-        lanes.fill(Some(((total - 10..total + 1).map(|seq| job(&format!("l{seq}"), seq, 0)).collect(), true)), NOW);
-        assert_eq!(lanes.len(), REFILL + 12, "the page, and what came in while it was read");
-        assert_eq!(lanes.next_look(), None, "all is here");
-        lanes.push(job("new", total + 2, 0), NOW);
-        assert_eq!(lanes.len(), REFILL + 13);
-    }
-
-    #[test]
-    fn jobs_of_later_keep_nobody_from_running() {
-        let mut lanes = Lanes::default();
-        for seq in 0..=u32::try_from(WINDOW).unwrap() {
-            lanes.push(job(&format!("l{seq}"), seq, 900_000), NOW);
-        }
-        lanes.push(job("due", 90_000, 0), NOW);
-        assert!(lanes.next_look().is_some_and(|at| at <= NOW.plus(LOOK)));
-        lanes.reading();
-        lanes.fill(Some((vec![job("due", 90_000, 0)], false)), NOW);
-        assert_eq!(seqs(&lanes.take(Group::Sends, 10, NOW)), [90_000]);
-        // Nothing new: looks become rarer, until something ends.
-        let mut last = NOW;
-        for _ in 0..12 {
-            last = lanes.next_look().unwrap();
-            lanes.reading();
-            lanes.fill(Some((Vec::new(), false)), last);
-        }
-        assert_eq!(lanes.next_look(), Some(last.plus(LOOK_MAX)));
-        lanes.finish("due", "send:msg_90000", None, last);
-        assert_eq!(lanes.next_look(), Some(last.plus(LOOK)));
-    }
-
-    #[test]
-    fn a_part_keeps_no_job_that_waits_for_long_and_none_behind_it() {
-        let (mut lanes, total) = overfull();
-        lanes.reading();
-        lanes.fill(Some((vec![job("l0", total, 0)], false)), NOW);
-        let mut first = lanes.take(Group::Sends, 1, NOW).remove(0);
-        assert_eq!((first.job.lane.as_str(), lanes.len()), ("l0", WINDOW));
-        first.job.due = NOW.plus(FAR).plus(Millis(1));
-        lanes.reading();
-        let stale = job("l0", 0, 0);
-        lanes.finish("l0", &stale.job.id.clone(), Some(first), NOW);
-        assert_eq!(lanes.len(), WINDOW - 1, "the one behind it is left to the database as well");
-        lanes.fill(Some((vec![stale], false)), NOW);
-        assert_eq!(lanes.len(), WINDOW - 1, "the page was older");
-    }
-
-    #[test]
-    fn work_asked_for_again_while_it_runs_and_the_database_is_read_is_not_lost() {
-        let mut lanes = Lanes::default();
-        lanes.push(job("a", 1, 0), NOW);
-        let taken = lanes.take(Group::Sends, 1, NOW);
-        lanes.look_again(NOW);
-        lanes.reading();
-        lanes.push(job("a", 1, 0), NOW);
-        end_all(&mut lanes, &taken);
-        lanes.fill(Some((vec![job("a", 1, 0)], true)), NOW);
-        assert_eq!(lanes.take(Group::Sends, 10, NOW).len(), 1);
-    }
-
-    #[test]
-    fn a_page_that_is_not_all_and_a_failed_read_are_followed_by_another_look() {
-        let mut lanes = Lanes::default();
-        lanes.look_again(NOW);
-        assert_eq!(lanes.next_look(), Some(NOW));
-        lanes.reading();
-        lanes.push(job("a", 1, 0), NOW);
-        lanes.fill(None, NOW);
-        assert!(lanes.is_empty() && !lanes.is_idle());
-        assert_eq!(lanes.next_look(), Some(NOW.plus(LOOK)), "the job that came in is only in the database");
-        lanes.reading();
-        lanes.fill(Some((vec![job("a", 1, 0)], true)), NOW);
-        end_all(&mut lanes, &[job("a", 1, 0)]);
-        assert_eq!(lanes.next_look(), None);
-    }
-
-    #[test]
-    fn a_removed_job_lets_the_next_one_pass() {
-        let mut lanes = Lanes::default();
-        lanes.push(job("a", 1, 900), NOW);
-        lanes.push(job("a", 2, 0), NOW);
-        assert!(lanes.take(Group::Sends, 10, NOW).is_empty());
-        lanes.remove("send:msg_1", NOW);
-        assert_eq!(seqs(&lanes.take(Group::Sends, 10, NOW)), [2]);
-    }
-
-    proptest! {
-        /// Whatever is pushed, taken, retried and removed: no lane runs two jobs, none overtakes, none is lost.
-        #[test]
-        fn order_holds_in_every_lane(steps in proptest::collection::vec((0u8..4, 0u8..5, 0u8..3), 1..200)) {
-            let mut lanes = Lanes::default();
-            let mut running: Vec<Queued> = Vec::new();
-            let mut last_done: HashMap<String, u32> = HashMap::new();
-            let (mut seq, mut pushed, mut done) = (0u32, 0u32, 0u32);
-            for (action, lane, extra) in steps {
-                match action {
-                    0 | 1 => {
-                        seq += 1;
-                        pushed += 1;
-                        lanes.push(job(&lane.to_string(), seq, 0), NOW);
-                    }
-                    2 => running.extend(lanes.take(Group::Sends, usize::from(extra) + 1, NOW)),
-                    _ => if let Some(queued) = running.pop() {
-                        let (lane, id) = (queued.job.lane.clone(), queued.job.id.clone());
-                        if extra == 0 {
-                            lanes.finish(&lane, &id, Some(queued), NOW);
-                        } else {
-                            let this: u32 = queued.job.seq.parse().unwrap();
-                            prop_assert!(last_done.insert(lane.clone(), this).is_none_or(|before| before < this));
-                            done += 1;
-                            lanes.finish(&lane, &id, None, NOW);
-                        }
-                    },
-                }
-                let mut busy: Vec<&str> = running.iter().map(|queued| queued.job.lane.as_str()).collect();
-                busy.sort_unstable();
-                let all = busy.len();
-                busy.dedup();
-                prop_assert_eq!(all, busy.len());
-            }
-            prop_assert_eq!(lanes.len() + running.len(), (pushed - done) as usize);
-        }
-    }
-}
+mod tests;

@@ -107,11 +107,16 @@ async fn settle(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>, e
     }
 }
 
-/// When the whole call failed for a passing reason, the portal as a whole waits, not each effect by itself.
+/// When the whole call failed for a passing reason, the portal as a whole waits, not each effect by itself. An entry
+/// that fails alone delays nobody else.
 fn hold_if_all_wait(pipeline: &Pipeline, queue: &QueueKey, ended: &[Ended]) {
     let passing = |end: &Ended| {
         end.error.as_ref().is_some_and(|error| {
-            matches!(error.class, FailureClass::Throttled | FailureClass::Unavailable | FailureClass::Indeterminate)
+            error.whole
+                && matches!(
+                    error.class,
+                    FailureClass::Throttled | FailureClass::Unavailable | FailureClass::Indeterminate
+                )
         })
     };
     let earliest = ended.iter().filter_map(|end| end.again).map(|(_, due, _)| due).min();
@@ -412,7 +417,11 @@ fn result(command: &Command, messages: &[MessageRecord], in_time: bool) -> Actio
     let delivered: Option<Vec<Timestamp>> =
         messages.iter().map(|record| record.times.delivered.or(record.times.read)).collect();
     ActionResult {
-        error: recipients.iter().find_map(|recipient| recipient.outcome.as_ref().err()).map(|failure| failure.code),
+        error: match recipients.iter().find_map(|recipient| recipient.outcome.as_ref().err()) {
+            // The time was over before anybody was looked up: the card could not be read.
+            None if recipients.is_empty() => Some(ErrorCode::StillQueued),
+            found => found.map(|failure| failure.code),
+        },
         recipients,
         in_time,
         message_ids: messages.iter().filter_map(|record| record.provider_id.clone()).collect(),

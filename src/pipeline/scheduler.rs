@@ -32,6 +32,8 @@ const INTAKE_BATCH: usize = 128;
 const PAUSED_LOOK: Millis = Millis::seconds(30);
 /// A queue without work is let go after this.
 const IDLE: Millis = Millis::minutes(2);
+/// How often the registrations of all portals are compared.
+const COMPARING: Millis = Millis::hours(24);
 /// Jobs due for longer than this that nobody runs have fallen through somewhere.
 const STRAGGLING: Millis = Millis::seconds(20);
 
@@ -41,7 +43,7 @@ enum Message {
     News,
     Wake(QueueKey),
     Taken(QueueKey, Result<bool, StorageError>),
-    Page { queue: QueueKey, page: Result<JobsPage, StorageError> },
+    Page { queue: QueueKey, page: Result<JobsPage, StorageError>, took: Duration },
     Finished(Box<Finished>),
     Holding { queue: QueueKey, hold: Hold },
     State { queue: QueueKey, state: WorkState },
@@ -193,6 +195,7 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
     let lease = pipeline.settings.lease;
     let beating = tokio::spawn(beat(Arc::clone(&pipeline), lease, stop.clone()));
     let sweeping = tokio::spawn(sweep(Arc::clone(&pipeline), stop.clone()));
+    let comparing = tokio::spawn(compare(Arc::clone(&pipeline), stop.clone()));
     let mut scheduler = Scheduler {
         pipeline: Arc::clone(&pipeline),
         queues: HashMap::new(),
@@ -223,6 +226,7 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
     let _ = tokio::time::timeout(Duration::from_secs(7), scheduler.runs.wait()).await;
     beating.abort();
     sweeping.abort();
+    comparing.abort();
     if let Err(error) = pipeline.storage.worker_leave(&pipeline.worker).await {
         tracing::warn!(%error, "queues could not be handed back; they are taken over when the lease ends");
     }
@@ -278,6 +282,23 @@ async fn sweep(pipeline: Arc<Pipeline>, stop: CancellationToken) {
     }
 }
 
+/// Compares the registrations of all portals at the start and every day.
+async fn compare(pipeline: Arc<Pipeline>, stop: CancellationToken) {
+    loop {
+        let wait = match pipeline.reconcile_all().await {
+            Ok(()) => COMPARING,
+            Err(error) => {
+                tracing::warn!(%error, "portals could not be asked for their registrations");
+                Millis::minutes(1)
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait.to_duration()) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
 impl Scheduler {
     fn now(&self) -> Timestamp {
         self.pipeline.clock.now()
@@ -321,7 +342,10 @@ impl Scheduler {
                 }
             }
             Message::Taken(key, result) => self.taken(key, result, now),
-            Message::Page { queue: key, page } => self.read_page(key, page, now, touched),
+            Message::Page { queue: key, page, took } => {
+                self.read_page(&key, page, took, now);
+                touched.insert(key);
+            }
             Message::Finished(finished) => {
                 if let Some(queue) = self.queues.get_mut(&finished.queue) {
                     queue.running = queue.running.saturating_sub(1);
@@ -441,19 +465,14 @@ impl Scheduler {
     fn read(&self, key: QueueKey, now: Timestamp) {
         let pipeline = Arc::clone(&self.pipeline);
         self.runs.spawn(async move {
+            let began = std::time::Instant::now();
             let page = pipeline.storage.load_jobs(&key, FEW, now).await;
-            pipeline.scheduler.send(Message::Page { queue: key, page });
+            pipeline.scheduler.send(Message::Page { queue: key, page, took: began.elapsed() });
         });
     }
 
-    fn read_page(
-        &mut self,
-        key: QueueKey,
-        page: Result<JobsPage, StorageError>,
-        now: Timestamp,
-        touched: &mut BTreeSet<QueueKey>,
-    ) {
-        let Some(queue) = self.queues.get_mut(&key) else { return };
+    fn read_page(&mut self, key: &QueueKey, page: Result<JobsPage, StorageError>, took: Duration, now: Timestamp) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
         let page = match page {
             Ok(page) => {
                 let jobs = page.jobs.into_iter().map(|job| Queued { job, work: Work::Stored }).collect();
@@ -464,8 +483,7 @@ impl Scheduler {
                 None
             }
         };
-        queue.lanes.fill(page, now);
-        touched.insert(key);
+        queue.lanes.fill(page, now, took);
     }
 
     fn let_go_of_idle(&mut self) {

@@ -61,14 +61,19 @@ pub(super) enum Arg {
     MaybeInt(Option<i64>),
 }
 
+/// PostgreSQL keeps no U+0000 in text; what comes from outside may hold it.
+fn storable(value: String) -> String {
+    if value.contains('\0') { value.replace('\0', "\u{FFFD}") } else { value }
+}
+
 impl From<&str> for Arg {
     fn from(value: &str) -> Self {
-        Self::Text(value.to_owned())
+        Self::Text(storable(value.to_owned()))
     }
 }
 impl From<String> for Arg {
     fn from(value: String) -> Self {
-        Self::Text(value)
+        Self::Text(storable(value))
     }
 }
 impl From<i64> for Arg {
@@ -83,7 +88,7 @@ impl From<bool> for Arg {
 }
 impl From<Option<String>> for Arg {
     fn from(value: Option<String>) -> Self {
-        Self::MaybeText(value)
+        Self::MaybeText(value.map(storable))
     }
 }
 impl From<Option<i64>> for Arg {

@@ -11,7 +11,7 @@ use super::{Storage, StorageError, sql};
 use crate::domain::event::{InboundMessage, StatusNews};
 use crate::domain::ids::{ChannelId, MessageId};
 use crate::domain::job::{Job, JobKind, QueueKey};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Millis, Timestamp};
 
 /// News of one callback.
 #[derive(Clone, Debug)]
@@ -109,7 +109,11 @@ fn news_of(ingest: &Ingest, status: &StatusNews, id: MessageId, now: Timestamp) 
 
 /// The echo has come: sends that nobody knew the end of are over.
 async fn settle_unclear(tx: &mut Tx, news: &[MessageNews], harvest: &mut Harvest) -> Result<(), StorageError> {
-    let rows = news.iter().map(|item| args![Job::id_of(JobKind::Send, item.id.as_str())]).collect();
+    let row = |item: &MessageNews| {
+        let queue = QueueKey::Channel(item.channel.clone()?).to_string();
+        Some(args![Job::id_of(JobKind::Send, item.id.as_str()), queue])
+    };
+    let rows = news.iter().filter_map(row).collect();
     for row in tx.batch_rows(sql::JOBS_DELETE_UNCLEAR, rows).await? {
         if let Some(queue) = QueueKey::parse(&row.text("queue")?) {
             harvest.gone.push((queue, row.text("id")?));
@@ -126,7 +130,7 @@ async fn store_inbound(tx: &mut Tx, now: Timestamp, ingests: &[&Ingest]) -> Resu
             let at = message.at.min(now);
             let content = serde_json::to_string(&message.content).map_err(|e| StorageError::Broken(e.to_string()))?;
             rows.push(args![
-                inbound_id(&ingest.channel, message).as_str(),
+                inbound_id(&ingest.channel, message, now).as_str(),
                 true,
                 Some(ingest.channel.to_string()),
                 message.peer.as_str(),
@@ -163,8 +167,9 @@ async fn store_inbound(tx: &mut Tx, now: Timestamp, ingests: &[&Ingest]) -> Resu
 }
 
 /// The id of an inbound message is made of the channel and the vendor's id, so a repeated callback meets its own row.
-/// It starts with the vendor's time like a ULID, so that history sorts by it.
-fn inbound_id(channel: &ChannelId, message: &InboundMessage) -> MessageId {
+/// It starts with the vendor's time like a ULID, so that history sorts by it; a time that cannot be is none, because it
+/// would stand at the top of the history for ever.
+fn inbound_id(channel: &ChannelId, message: &InboundMessage, now: Timestamp) -> MessageId {
     const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let digest = Sha256::new()
         .chain_update(channel.as_str())
@@ -172,7 +177,8 @@ fn inbound_id(channel: &ChannelId, message: &InboundMessage) -> MessageId {
         .chain_update(message.provider_id.as_str())
         .finalize();
     let letter = |index: usize| char::from(ALPHABET.get(index & 31).copied().unwrap_or(b'0'));
-    let millis = usize::try_from(message.at.0).unwrap_or(0);
+    let at = if message.at < now.plus(Millis::hours(24)) { message.at } else { Timestamp(0) };
+    let millis = usize::try_from(at.0).unwrap_or(0);
     let time = (0..10).rev().map(|place| letter(millis >> (5 * place)));
     let rest = digest.iter().take(16).map(|byte| letter(usize::from(*byte)));
     MessageId::new(&time.chain(rest).collect::<String>())

@@ -138,7 +138,8 @@ impl Storage {
         rows.iter().map(|row| Ok(self.read_portal(row)?.portal)).collect()
     }
 
-    /// Installs a portal or brings it up to date, together with the tokens that came along.
+    /// Installs a portal or brings it up to date, together with the tokens that came along. `since` is when the proof
+    /// of it was asked for: a removal after that is the newer word, because calls of a portal overtake each other.
     ///
     /// # Errors
     /// [`StorageError`]; nothing was stored.
@@ -146,6 +147,7 @@ impl Storage {
         &self,
         installation: &Installation,
         tokens: Option<&TokenPair>,
+        since: Timestamp,
     ) -> Result<Portal, StorageError> {
         let fresh = PortalId::new(&self.ids.ulid());
         let known = self.find_portal(installation.crm, &installation.app, &installation.member_id, true).await?;
@@ -164,9 +166,11 @@ impl Storage {
             sealed.transpose()?,
             installation.language.code(),
             now.0,
+            since.0,
         ];
         let row = tx.row(sql::PORTAL_UPSERT, args).await?;
-        let stored = row.ok_or_else(|| StorageError::Broken("portals: no row".to_owned()))?.text("id")?;
+        let removed = || StorageError::Unavailable("the application was removed meanwhile".to_owned());
+        let stored = row.ok_or_else(removed)?.text("id")?;
         if stored != id.as_str() {
             // Two first installations met; the other one is in, and this one's secrets are sealed to the wrong row.
             return Err(StorageError::Unavailable("the portal is being installed by another request".to_owned()));

@@ -157,7 +157,7 @@ statements! {
     /// Portals in order of installation, a page at a time.
     PORTALS = "SELECT id, crm, app, member_id, domain, client_endpoint, server_endpoint, application_token,
             language, state, state_reason FROM portals WHERE id > $1 ORDER BY id LIMIT $2";
-    /// Installs a portal, or brings an installed one up to date.
+    /// Installs a portal, or brings an installed one up to date; not if it was removed after `$11`.
     PORTAL_UPSERT = "INSERT INTO portals (id, crm, app, member_id, domain, client_endpoint, server_endpoint,
             application_token, language, state, state_reason, installed_ms, changed_ms)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'installed', '', $10, $10)
@@ -165,6 +165,7 @@ statements! {
             client_endpoint = excluded.client_endpoint, server_endpoint = excluded.server_endpoint,
             application_token = COALESCE(excluded.application_token, portals.application_token),
             language = excluded.language, state = 'installed', state_reason = '', changed_ms = excluded.changed_ms
+        WHERE portals.state <> 'uninstalled' OR portals.changed_ms < $11
         RETURNING id";
     /// The portal can or cannot be talked to.
     PORTAL_STATE = "UPDATE portals SET state = $2, state_reason = $3, changed_ms = $4 WHERE id = $1";
@@ -179,7 +180,7 @@ statements! {
     TOKEN_SAVE = "INSERT INTO portal_tokens (portal_id, user_id, is_admin, pair, before, expires_ms, obtained_ms, dead)
         VALUES ($1, $2, $3, $4, NULL, $5, $6, 0)
         ON CONFLICT (portal_id, user_id) DO UPDATE SET before = portal_tokens.pair, pair = excluded.pair,
-            is_admin = excluded.is_admin, expires_ms = excluded.expires_ms, obtained_ms = excluded.obtained_ms, dead = 0";
+            is_admin = CASE WHEN excluded.is_admin = 1 THEN 1 ELSE portal_tokens.is_admin END, expires_ms = excluded.expires_ms, obtained_ms = excluded.obtained_ms, dead = 0";
     /// One user's pair, dead or alive.
     TOKEN_GET = "SELECT pair FROM portal_tokens WHERE portal_id = $1 AND user_id = $2 AND dead = 0";
     /// A pair is dead, unless it was replaced since it was read.
@@ -239,10 +240,11 @@ batches! {
             THEN queues.next_due_ms ELSE excluded.next_due_ms END";
 
     // --- plan ---------------------------------------------------------------------------------------------------
-    /// A command has been turned into messages; only once.
+    /// A command has been turned into messages; only once. A CRM that could not wait for that has its answer already.
     COMMANDS_PLANNED["tti", true] = "WITH v(id, state, now_ms) AS (VALUES {rows})
-        UPDATE commands SET state = v.state, changed_ms = v.now_ms FROM v
-        WHERE commands.id = v.id AND commands.state = 'new' RETURNING commands.id";
+        UPDATE commands SET planned = 1, changed_ms = v.now_ms,
+            state = CASE WHEN commands.state = 'new' THEN v.state ELSE commands.state END
+        FROM v WHERE commands.id = v.id AND commands.planned = 0 RETURNING commands.id";
     /// New outgoing messages.
     MESSAGES_ADD["titttttittititttiiii", true] = "INSERT INTO messages (id, inbound, channel_id, peer, portal_id, command_id, card, comments,
             responsible, content, used_fallback, state, rank, provider_id, error_code, error_detail, created_ms,
@@ -293,9 +295,10 @@ batches! {
             AND (v.channel_id IS NULL OR messages.channel_id = v.channel_id)";
     /// Finished jobs.
     JOBS_DELETE["t", true] = "DELETE FROM jobs WHERE id IN (SELECT column1 FROM (VALUES {rows}) AS v)";
-    /// Sends that the echo has settled, also when they had been given up.
-    JOBS_DELETE_UNCLEAR["t", true] = "DELETE FROM jobs WHERE state IN ('unclear', 'dead') AND id IN
-            (SELECT column1 FROM (VALUES {rows}) AS v) RETURNING id, queue";
+    /// Sends of a channel that its echo has settled, also when they had been given up.
+    JOBS_DELETE_UNCLEAR["tt", true] = "DELETE FROM jobs WHERE id IN (SELECT j.id FROM (VALUES {rows}) AS v
+            JOIN jobs j ON j.id = v.column1 AND j.queue = v.column2 AND j.state IN ('unclear', 'dead'))
+        RETURNING id, queue";
     /// Jobs that have not begun and are withdrawn.
     JOBS_DELETE_READY["t", true] = "DELETE FROM jobs WHERE state = 'ready' AND id IN
             (SELECT column1 FROM (VALUES {rows}) AS v) RETURNING id, subject";

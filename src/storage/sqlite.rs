@@ -19,9 +19,9 @@ use super::db::{Arg, STATEMENTS};
 /// How long another program that holds the database (a backup) is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// The connection; one transaction at a time.
+/// The connection, until it is closed; one transaction at a time.
 #[derive(Clone, Debug)]
-pub struct Writer(Arc<Mutex<Connection>>);
+pub struct Writer(Arc<Mutex<Option<Connection>>>);
 
 /// A transaction under way; dropped, it is rolled back.
 pub(in crate::storage) struct SqliteTx {
@@ -31,12 +31,13 @@ pub(in crate::storage) struct SqliteTx {
     own_thread: bool,
 }
 
-struct Held(OwnedMutexGuard<Connection>);
+struct Held(OwnedMutexGuard<Option<Connection>>);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if !self.0.is_autocommit()
-            && let Err(error) = self.0.execute_batch("ROLLBACK")
+        if let Some(connection) = self.0.as_ref()
+            && !connection.is_autocommit()
+            && let Err(error) = connection.execute_batch("ROLLBACK")
         {
             tracing::error!(%error, "a transaction could not be rolled back");
         }
@@ -95,7 +96,7 @@ impl Writer {
              PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 4000;",
         )?;
         connection.set_prepared_statement_cache_capacity(NonZeroUsize::get(STATEMENTS));
-        Ok(Self(Arc::new(Mutex::new(connection))))
+        Ok(Self(Arc::new(Mutex::new(Some(connection)))))
     }
 
     /// Begins a transaction. `own_thread` says that the calling thread may block.
@@ -106,9 +107,9 @@ impl Writer {
         Ok(tx)
     }
 
-    /// Waits for the last transaction, so that the file can be left.
+    /// Waits for the last transaction and closes the file.
     pub(super) async fn close(&self) {
-        drop(self.0.lock().await);
+        drop(self.0.lock().await.take());
     }
 }
 
@@ -149,17 +150,13 @@ impl SqliteTx {
     ) -> Result<T, StorageError> {
         let gone = || StorageError::Unavailable("the transaction is over".to_owned());
         let held = self.held.take().ok_or_else(gone)?;
-        let (held, result) = if self.own_thread {
-            let result = work(&held.0);
+        let work = move || {
+            let result = held.0.as_ref().map(work);
             (held, result)
-        } else {
-            let both = tokio::task::spawn_blocking(move || {
-                let result = work(&held.0);
-                (held, result)
-            });
-            both.await.map_err(|_ended| gone())?
         };
+        let (held, result) =
+            if self.own_thread { work() } else { tokio::task::spawn_blocking(work).await.map_err(|_ended| gone())? };
         self.held = Some(held);
-        Ok(result?)
+        Ok(result.ok_or_else(|| StorageError::Unavailable("the store is closed".to_owned()))??)
     }
 }

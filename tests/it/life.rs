@@ -1,5 +1,6 @@
 //! Installation, update, removal, renaming: the life of the application in a portal.
 
+use sandbox::UserSpec;
 use serde_json::json;
 
 use crate::world::{World, text};
@@ -26,7 +27,7 @@ async fn uninstall(world: &World, clean: bool) {
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    panic!("the service did not hear of the removal");
+    panic!("the service did not hear of the removal: {}", world.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,6 +46,44 @@ async fn an_update_brings_the_robots_back() {
     let world = World::new().await;
     world.portal.update_app(&world.client_id, 2).unwrap();
     assert!(!has_robot(&world), "the portal removes robots at an update");
+    world.until("the robot is back", has_robot).await;
+    works(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_but_an_administrator_replaces_the_application_token() {
+    let world = World::new().await;
+    let user = world.portal.add_user(UserSpec { admin: false, ..UserSpec::default() });
+    let tokens = world.portal.issue_tokens(&world.client_id, user).unwrap();
+    for event in ["ONAPPINSTALL", "ONAPPUPDATE"] {
+        let (member, domain) = (world.portal.member_id(), world.portal.domain());
+        let form = [
+            ("event", event),
+            ("data[VERSION]", "1"),
+            ("auth[access_token]", &tokens.access_token),
+            ("auth[refresh_token]", &tokens.refresh_token),
+            ("auth[member_id]", &member),
+            ("auth[domain]", &domain),
+            ("auth[user_id]", "1"),
+            ("auth[application_token]", "0123456789abcdef0123456789abcdef"),
+        ];
+        let url = format!("{}/bitrix24/main/events", world.base());
+        assert_eq!(world.http.post(url).form(&form).send().await.unwrap().status(), 403, "{event}");
+    }
+    works(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn robots_that_went_missing_are_back_after_a_start() {
+    let mut world = World::new().await;
+    let tokens = world.portal.issue_tokens(&world.client_id, 1).unwrap();
+    let url = format!("{}bizproc.robot.delete", world.portal.client_endpoint());
+    let body = json!({"CODE": "send_message"});
+    let answer = world.http.post(url).bearer_auth(&tokens.access_token).json(&body).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(!has_robot(&world));
+    world.kill();
+    world.restart().await;
     world.until("the robot is back", has_robot).await;
     works(&world).await;
 }

@@ -347,3 +347,25 @@ async fn a_robot_is_answered_when_its_time_is_over() {
     assert_eq!((text(&result, "status"), text(&result, "timeout")), ("N".into(), "0".into()), "{result:?}");
     assert_eq!(text(&result, "error_code"), "not_confirmed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_cannot_be_written_delays_no_other_card() {
+    let config = "[delivery]\nretry_schedule = [\"60s\"]\n".to_owned();
+    let world = World::with(Wish { config, ..Wish::default() }).await;
+    let (bad, good) = (world.deal(PHONE), world.deal("79167654321"));
+    let error = Action::Error {
+        code: "INTERNAL_SERVER_ERROR".into(),
+        status: None,
+        description: None,
+        retry_after: None,
+        after: false,
+    };
+    // The number of a card as it stands in the entry of the batch.
+    let entity = format!("ENTITY_ID%5D={bad}&");
+    world.sandbox.add_fault(Fault::new("rest.crm.timeline.comment.add", error).contains(entity));
+    world.fire(bad, &json!({"recipients": "main", "template": "greeting:ru"}));
+    world.until("the bad card was tried", |w| w.sandbox.faults()[0].fired > 0).await;
+    world.fire(good, &json!({"recipients": "main", "template": "greeting:ru"}));
+    world.until("the good card is told", |w| w.comment(good).contains("Прочитано")).await;
+    assert_eq!(text(&world.result_of(bad).await, "status"), "Y", "its robot is answered all the same");
+}

@@ -79,7 +79,7 @@ impl Bitrix24 {
                 Some(Err(failed)) => Err(failed.error(repeatable)),
                 None => Err(Fault::Unanswered.error(repeatable, None)),
             },
-            Err(failed) => Err(failed.error(repeatable)),
+            Err(failed) => Err(CrmError { whole: true, ..failed.error(repeatable) }),
         };
         plans
             .into_iter()

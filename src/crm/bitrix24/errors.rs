@@ -295,6 +295,7 @@ impl Fault {
             code: code.to_owned(),
             text: shorten(text),
             retry_after,
+            whole: false,
         };
         match self {
             Self::Decided(error) => error.clone(),
@@ -396,7 +397,8 @@ fn is_real(document: &Value, code: &str, text: &str) -> bool {
 
 /// An error of ours that is nobody's answer.
 pub(super) fn own(class: FailureClass, trouble: PortalTrouble, code: &str, text: impl Into<String>) -> CrmError {
-    CrmError { class, portal: trouble, code: code.to_owned(), text: shorten(&text.into()), retry_after: None }
+    let text = shorten(&text.into());
+    CrmError { class, portal: trouble, code: code.to_owned(), text, retry_after: None, whole: false }
 }
 
 /// The store did not answer; nothing was sent.

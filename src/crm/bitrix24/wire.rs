@@ -66,7 +66,7 @@ impl Auth {
         let auth = member(form, "auth").ok_or(WireError::Unsigned("auth"))?;
         let some = |key: &str| member(auth, key).and_then(text).filter(|found| !found.is_empty());
         Ok(Self {
-            member_id: some("member_id").ok_or(WireError::Unsigned("auth[member_id]"))?,
+            member_id: some("member_id").ok_or(WireError::Unsigned("auth[member_id]")).and_then(member_id)?,
             domain: some("domain").unwrap_or_default().to_ascii_lowercase(),
             application_token: some("application_token")
                 .map(SecretString::from)
@@ -99,6 +99,13 @@ impl Auth {
             expires: self.expires.unwrap_or(now),
         })
     }
+}
+
+/// The portal's number: 32 hexadecimal digits as far as anybody has seen. It goes into the log before anything is
+/// proved, so it must not be long and not break lines.
+fn member_id(given: String) -> Result<String, WireError> {
+    let plain = given.len() <= 64 && given.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    if plain { Ok(given) } else { Err(WireError::Malformed("member_id".to_owned())) }
 }
 
 /// What a robot runs on: module, class and id (`crm`, `CCrmDocumentDeal`, `DEAL_134`).
@@ -331,7 +338,7 @@ pub fn page_open(query: &Value, body: &Value) -> Result<PageOpen, WireError> {
         https: some("PROTOCOL").is_none_or(|protocol| protocol != "0"),
         language: some("LANG").unwrap_or_default(),
         tokens,
-        member_id: some("member_id").ok_or(WireError::Unsigned("member_id"))?,
+        member_id: some("member_id").ok_or(WireError::Unsigned("member_id")).and_then(member_id)?,
         placement: some("PLACEMENT").unwrap_or_else(|| "DEFAULT".to_owned()),
         options: options.unwrap_or(Value::Null),
         server_endpoint: some("SERVER_ENDPOINT"),

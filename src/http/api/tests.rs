@@ -236,7 +236,7 @@ impl Api {
             application_token: Some("app-s3cret".to_owned()),
             language: Language::Ru,
         };
-        self.state.storage.install_portal(&installation, None).await.unwrap()
+        self.state.storage.install_portal(&installation, None, Timestamp(i64::MAX)).await.unwrap()
     }
 
     async fn send_text(&self, channel: &str, to: &str) -> String {

@@ -26,11 +26,11 @@ mod promises {
 
     pub(super) async fn a_portal_is_installed_once_and_kept_up_to_date(world: &World) {
         let storage = &world.storage;
-        let first = storage.install_portal(&installation(), None).await.unwrap();
+        let first = storage.install_portal(&installation(), None, Timestamp(i64::MAX)).await.unwrap();
         let mut renamed = installation();
         renamed.domain = "new.example".into();
         renamed.application_token = None;
-        let second = storage.install_portal(&renamed, None).await.unwrap();
+        let second = storage.install_portal(&renamed, None, Timestamp(i64::MAX)).await.unwrap();
         assert_eq!((first.id.clone(), second.domain.as_str()), (second.id, "new.example"));
         let known = storage.find_portal(CrmKind::Bitrix24, "main", "d41f", false).await.unwrap().unwrap();
         assert_eq!(known.application_token.as_deref(), Some("app-token"), "a token not told again is kept");
@@ -43,7 +43,8 @@ mod promises {
 
     pub(super) async fn tokens_are_sealed_replaced_and_dropped(world: &World) {
         let storage = &world.storage;
-        let portal = storage.install_portal(&installation(), Some(&pair("1", "r1"))).await.unwrap().id;
+        let portal =
+            storage.install_portal(&installation(), Some(&pair("1", "r1")), Timestamp(i64::MAX)).await.unwrap().id;
         storage.save_tokens(&portal, &pair("1", "r2")).await.unwrap();
         let mut other = pair("2", "r3");
         other.is_admin = false;
@@ -64,12 +65,13 @@ mod promises {
 
     pub(super) async fn an_uninstalled_portal_keeps_no_secret(world: &World) {
         let storage = &world.storage;
-        let portal = storage.install_portal(&installation(), Some(&pair("1", "r1"))).await.unwrap().id;
+        let portal =
+            storage.install_portal(&installation(), Some(&pair("1", "r1")), Timestamp(i64::MAX)).await.unwrap().id;
         storage.uninstall_portal(&portal).await.unwrap();
         let known = storage.portal(&portal).await.unwrap().unwrap();
         assert_eq!((known.portal.state, known.application_token.clone()), (PortalState::Uninstalled, None));
         assert!(storage.load_tokens(&portal).await.unwrap().is_empty());
-        let again = storage.install_portal(&installation(), None).await.unwrap();
+        let again = storage.install_portal(&installation(), None, Timestamp(i64::MAX)).await.unwrap();
         assert_eq!((again.id, again.state), (portal, PortalState::Installed), "history survives a reinstallation");
     }
 
@@ -174,7 +176,7 @@ mod promises {
 
     pub(super) async fn registrations_are_remembered(world: &World) {
         let storage = &world.storage;
-        let portal = storage.install_portal(&installation(), None).await.unwrap().id;
+        let portal = storage.install_portal(&installation(), None, Timestamp(i64::MAX)).await.unwrap().id;
         storage.save_registration(&portal, "robot:send_message", Some("f1")).await.unwrap();
         storage.save_registration(&portal, "robot:send_message", Some("f2")).await.unwrap();
         storage.save_registration(&portal, "event:ONAPPUPDATE", Some("f3")).await.unwrap();

@@ -15,9 +15,14 @@ on_both! {
     a_status_that_overtakes_the_answer_is_not_lost
     a_foreign_channel_cannot_touch_a_message
     the_echo_settles_an_unclear_send
+    the_echo_of_another_channel_settles_nothing
     an_inbound_message_is_stored_once_and_opens_the_window
     an_effect_asked_for_while_it_runs_is_run_again
     an_overdue_robot_is_answered_with_timeout
+    a_command_planned_after_its_crm_was_answered_is_carried_out
+    text_that_postgres_cannot_keep_is_kept_as_it_can_be
+    a_time_far_in_the_future_is_not_the_newest
+    a_removal_is_not_undone_by_an_older_installation
     a_dead_letter_lives_again_under_its_identity
     waiting_sends_can_be_withdrawn_and_running_ones_not
     the_api_recognises_a_repeated_request
@@ -27,12 +32,13 @@ on_both! {
 
 mod promises {
     use super::super::World;
-    use super::super::things::{command, furnished, message};
+    use super::super::things::{command, furnished, installation, message};
     use crate::domain::command::WaitFor;
     use crate::domain::event::{InboundContent, InboundMessage, StatusNews};
     use crate::domain::ids::{ChannelId, CrmCommentId, MessageId, ProviderMessageId};
     use crate::domain::job::{JobKind, JobState, QueueKey};
     use crate::domain::outcome::{ErrorCode, Failure};
+    use crate::domain::portal::PortalState;
     use crate::domain::status::MessageState;
     use crate::domain::time::Timestamp;
     use crate::storage::accept::Accept;
@@ -325,16 +331,19 @@ mod promises {
         assert!(jobs.contains_key("reply:cmd_Ck1"));
     }
 
-    pub(super) async fn an_inbound_message_is_stored_once_and_opens_the_window(world: &World) {
-        let (_, channel) = furnished(world).await;
-        let inbound = |id: &str, at: i64, opens_window| InboundMessage {
+    fn inbound(id: &str, at: i64, opens_window: bool) -> InboundMessage {
+        InboundMessage {
             provider_id: ProviderMessageId(id.into()),
             peer: "7900".into(),
             name: "Ada".into(),
             at: Timestamp(at),
             opens_window,
             content: InboundContent::Text { body: "Hello".into() },
-        };
+        }
+    }
+
+    pub(super) async fn an_inbound_message_is_stored_once_and_opens_the_window(world: &World) {
+        let (_, channel) = furnished(world).await;
         let pair = (channel.to_string(), "7900".to_owned());
         let last = async || world.storage.last_inbound(std::slice::from_ref(&pair)).await.unwrap().get(&pair).copied();
         let tell = async |messages: Vec<InboundMessage>| {
@@ -378,6 +387,82 @@ mod promises {
         world.storage.settle_effects(vec![done(after)]).await.unwrap();
         assert!(world.handed_over().is_empty());
         assert!(world.storage.jobs_now(&[job]).await.unwrap().is_empty());
+    }
+
+    pub(super) async fn the_echo_of_another_channel_settles_nothing(world: &World) {
+        let (_, ids) = planned(world, "k1", WaitFor::Accepted, &["7900"]).await;
+        let line = world.storage.add_line("Other").await.unwrap();
+        let other = crate::storage::channels::NewChannel {
+            line: line.id,
+            provider: "whatsapp_cloud".into(),
+            name: "other".into(),
+            credentials: std::collections::BTreeMap::new(),
+            settings: crate::domain::channel::ChannelSettings::default(),
+        };
+        let other = world.storage.add_channel(other).await.unwrap();
+        let undecided = Some(news(&ids[0], MessageState::Undecided, 1_000_100));
+        world.storage.settle(vec![settlement(&ids[0], keep(JobState::Unclear), undecided)]).await.unwrap();
+        tell(world, &other, vec![status(&ids[0], MessageState::Sent, 1_000_900)]).await;
+        assert_eq!(state(world, &ids[0]).await, MessageState::Undecided);
+        assert_eq!(world.storage.jobs_now(&[format!("send:{}", ids[0])]).await.unwrap().len(), 1);
+    }
+
+    pub(super) async fn a_command_planned_after_its_crm_was_answered_is_carried_out(world: &World) {
+        let (portal, channel) = furnished(world).await;
+        let command = command(&portal, "k1", WaitFor::Accepted);
+        world.storage.accept(command.clone()).await.unwrap();
+        world.clock.set(2_000_001);
+        assert_eq!(world.storage.answer_overdue().await.unwrap(), 1);
+        assert!(world.handed_over().contains_key(&format!("reply:{}", command.id)));
+        let message = message(&command, &channel, "7900", None);
+        let id = message.record.id.clone();
+        let plan = Plan { command: command.id.clone(), waits: true, messages: vec![message] };
+        assert!(world.storage.plan(plan.clone()).await.unwrap());
+        assert!(!world.storage.plan(plan).await.unwrap());
+        assert_eq!(world.handed_over().keys().collect::<Vec<_>>(), [&format!("send:{id}")]);
+        assert_eq!(state(world, &id).await, MessageState::Queued);
+        assert_eq!(world.storage.answer_overdue().await.unwrap(), 0, "the robot is answered once");
+    }
+
+    pub(super) async fn text_that_postgres_cannot_keep_is_kept_as_it_can_be(world: &World) {
+        let (portal, channel) = furnished(world).await;
+        let command = command(&portal, "k1", WaitFor::Accepted);
+        world.storage.accept(command.clone()).await.unwrap();
+        let message = message(&command, &channel, "79\x0000", Some(Failure::with(ErrorCode::BadPhone, "79\x0000")));
+        let id = message.record.id.clone();
+        let plan = Plan { command: command.id.clone(), waits: true, messages: vec![message] };
+        assert!(world.storage.plan(plan).await.unwrap());
+        let stored = world.storage.find_message(&id).await.unwrap().unwrap().record;
+        assert_eq!(stored.peer, "79\u{FFFD}00");
+        let kind = crate::domain::portal::CrmKind::Bitrix24;
+        assert!(world.storage.find_portal(kind, "main", "a\0b", true).await.unwrap().is_none());
+    }
+
+    pub(super) async fn a_time_far_in_the_future_is_not_the_newest(world: &World) {
+        let (_, channel) = furnished(world).await;
+        let far = inbound("wamid.far", 99_999_999_999_999_999, true);
+        let list = vec![far.clone(), inbound("wamid.now", 1_000_000, true)];
+        for list in [list, vec![far]] {
+            let ingest = Ingest { channel: channel.clone(), statuses: vec![], inbound: list };
+            world.storage.ingest(ingest).await.unwrap();
+        }
+        let filter = crate::storage::messages::MessageFilter { limit: 10, ..Default::default() };
+        let found = world.storage.list_messages(&filter).await.unwrap();
+        let ids: Vec<_> = found.iter().filter_map(|stored| stored.record.provider_id.as_ref()).collect();
+        assert_eq!(ids.iter().map(|id| id.as_str()).collect::<Vec<_>>(), ["wamid.now", "wamid.far"]);
+    }
+
+    pub(super) async fn a_removal_is_not_undone_by_an_older_installation(world: &World) {
+        let (portal, _) = furnished(world).await;
+        let asked = Timestamp(1_000_000);
+        world.clock.set(1_000_001);
+        world.storage.uninstall_portal(&portal).await.unwrap();
+        let again = async |since| world.storage.install_portal(&installation(), None, since).await;
+        assert!(again(asked).await.is_err());
+        let state = async || world.storage.portal(&portal).await.unwrap().unwrap().portal.state;
+        assert_eq!(state().await, PortalState::Uninstalled);
+        again(Timestamp(1_000_002)).await.unwrap();
+        assert_eq!(state().await, PortalState::Installed);
     }
 
     pub(super) async fn an_overdue_robot_is_answered_with_timeout(world: &World) {

@@ -43,7 +43,7 @@ pub(super) fn pair(user: &str, refresh: &str) -> TokenPair {
 /// A portal with a line and a channel bound to it.
 pub(super) async fn furnished(world: &World) -> (PortalId, ChannelId) {
     let storage = &world.storage;
-    let portal = storage.install_portal(&installation(), Some(&pair("1", "r1"))).await.unwrap().id;
+    let portal = storage.install_portal(&installation(), Some(&pair("1", "r1")), Timestamp(i64::MAX)).await.unwrap().id;
     let line = storage.add_line("Sales").await.unwrap();
     let credentials = BTreeMap::from([("access_token".to_owned(), "top-secret".to_owned())]);
     let new = NewChannel {
