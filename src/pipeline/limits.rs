@@ -58,6 +58,10 @@ pub enum Batch {
     Wait(Timestamp),
 }
 
+/// A batch gathers for this long at least: what comes together leaves together.
+const GATHER_LEAST: Millis = Millis(50);
+/// Milliseconds more with an empty bucket.
+const GATHER_EMPTY: f64 = 2_000.0;
 /// Calls of the bucket that only somebody's waiting may use.
 const RESERVE: f64 = 6.0;
 
@@ -86,9 +90,10 @@ pub fn next_batch(
         return Batch::Now;
     }
     let full = (budget.calls / budget.burst.max(1.0)).clamp(0.0, 1.0);
-    // Gathering time in milliseconds by how full the bucket is: 20 at the brim, 700 at the bottom.
-    #[expect(clippy::cast_possible_truncation, reason = "between 20 and 700")]
-    let gather = Millis((700.0 - 680.0 * full) as i64);
+    // Gathering time by how full the bucket is. Under a steady stream the bucket settles where a batch gathers for as
+    // long as one call takes to come free (2 calls a second: at three quarters), and the rest is left for a rush.
+    #[expect(clippy::cast_possible_truncation, reason = "some seconds at most")]
+    let gather = Millis(GATHER_LEAST.0 + (GATHER_EMPTY * (1.0 - full)) as i64);
     let leave = oldest.plus(if urgent { Millis(gather.0 / 2) } else { gather });
     if leave <= now { Batch::Now } else { Batch::Wait(leave) }
 }
@@ -113,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_full_bucket_lets_a_lonely_comment_go_almost_at_once() {
-        assert_eq!(next_batch(budget(50.0), 1, 50, NOW, false, NOW.plus(Millis(20))), Batch::Now);
+        assert_eq!(next_batch(budget(50.0), 1, 50, NOW, false, NOW.plus(Millis(50))), Batch::Now);
     }
 
     #[test]
