@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use actix_web::{App as WebApp, HttpServer, web};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -26,6 +27,7 @@ use crate::pipeline::{Parts, Pipeline, PipelineSettings};
 use crate::providers::{Provider, REGISTRY, ResolvedSettings};
 use crate::storage::db::Db;
 use crate::storage::sealed::Sealer;
+use crate::storage::sqlite::{make_folder_of, private_file};
 use crate::storage::{Storage, StorageError, StorageOptions};
 
 /// The system's clock.
@@ -51,12 +53,17 @@ impl IdSource for Ulids {
     }
 }
 
+/// Longest stop after SIGTERM, with room to the ten seconds that are promised.
+const STOPPING: Duration = Duration::from_secs(9);
+/// Longest wait for requests that are being read or answered when the stop begins, in seconds.
+const REQUESTS_END: u64 = 5;
+
 /// Why the service could not be built or run.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The settings are wrong.
     #[error("configuration: {0}")]
-    Config(#[from] ConfigError),
+    Config(ConfigError),
     /// The store cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -66,6 +73,13 @@ pub enum AppError {
     /// The address cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
     Bind(SocketAddr, std::io::Error),
+}
+
+// Not by derive: that would name it as the source too, and its words would be printed twice.
+impl From<ConfigError> for AppError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
 }
 
 /// The service, built and listening, not yet running.
@@ -87,6 +101,7 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, AppError> {
         // A second call (tests build several services in one process) finds the provider installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        config.fit_to_serve()?;
         let metrics = metrics_handle()?;
         let sealer = sealer(&config)?;
         let lock = lock_database(&config)?;
@@ -147,7 +162,7 @@ impl App {
         let Self { server, pipeline, mailbox, storage, stop, .. } = self;
         let web = server.handle();
         let working = CancellationToken::new();
-        let scheduler = tokio::spawn(scheduler::run(pipeline, mailbox, working.clone()));
+        let scheduler = tokio::spawn(scheduler::run(Arc::clone(&pipeline), mailbox, working.clone()));
         let mut serving = tokio::spawn(server);
         let ended = tokio::select! {
             ended = &mut serving => Some(ended),
@@ -155,11 +170,18 @@ impl App {
             () = stop.cancelled() => None,
         };
         tracing::info!("stopping");
-        web.stop(true).await;
+        let deadline = tokio::time::Instant::now() + STOPPING;
+        // Both at once: each bounds its own stopping, and one after the other they would take too long.
         working.cancel();
-        // The scheduler bounds its own stopping.
-        let _ = scheduler.await;
-        storage.close().await;
+        let (_, _) = tokio::join!(web.stop(true), scheduler);
+        // Queues are handed back only now: a request that was still being read could store jobs until here.
+        let rest = async {
+            scheduler::hand_back(&pipeline).await;
+            storage.close().await;
+        };
+        if tokio::time::timeout_at(deadline, rest).await.is_err() {
+            tracing::warn!("the store did not close in time; what was under way is settled at the next start");
+        }
         match ended {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(error))) => Err(AppError::Setup(format!("server: {error}"))),
@@ -180,12 +202,13 @@ fn listen(
             .app_data(state.clone())
             .app_data(metrics.clone())
             .app_data(web::PayloadConfig::new(limit))
+            .wrap(http::refusals())
             .configure(http::routes)
     })
     // A callback that takes longer than this to arrive is not one.
-    .client_request_timeout(std::time::Duration::from_secs(10))
-    .keep_alive(std::time::Duration::from_secs(75))
-    .shutdown_timeout(5)
+    .client_request_timeout(Duration::from_secs(10))
+    .keep_alive(Duration::from_secs(75))
+    .shutdown_timeout(REQUESTS_END)
     .disable_signals();
     if config.server.threads > 0 {
         server = server.workers(config.server.threads);
@@ -226,10 +249,8 @@ fn lock_database(config: &Config) -> Result<Option<std::fs::File>, AppError> {
     let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) else { return Ok(None) };
     let path = std::path::PathBuf::from(format!("{}.lock", path.split('?').next().unwrap_or_default()));
     let failed = |e: std::io::Error| AppError::Setup(format!("{}: {e}", path.display()));
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let file = std::fs::File::create(&path).map_err(failed)?;
+    make_folder_of(&path).map_err(failed)?;
+    let file = private_file(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(std::fs::TryLockError::WouldBlock) => Err(AppError::Setup(format!(
@@ -241,16 +262,9 @@ fn lock_database(config: &Config) -> Result<Option<std::fs::File>, AppError> {
 }
 
 /// The keys that seal secrets.
-///
-/// # Errors
-/// [`AppError::Setup`] without a master key: sealing with a made-up key would lose every token at the next start.
 fn sealer(config: &Config) -> Result<Sealer, AppError> {
     let Some(master) = &config.security.master_key else {
-        return Err(AppError::Setup(
-            "security.master_key is missing: make one with `openssl rand -base64 32` and keep it safe; \
-             without it sealed tokens cannot be opened again"
-                .to_owned(),
-        ));
+        return Err(AppError::Config(ConfigError("security.master_key is missing".to_owned())));
     };
     let previous: Vec<String> =
         config.security.previous_keys.iter().map(|key| key.expose_secret().to_owned()).collect();
@@ -311,32 +325,41 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
     }
 }
 
-/// What `doctor` needs of the service without running it.
+/// What commands beside a running service need of it.
 pub struct Probe {
     /// The store.
     pub storage: Arc<Storage>,
+    /// Bitrix24.
+    pub bitrix24: Bitrix24,
     /// Providers by registry id.
     pub providers: HashMap<&'static str, Arc<dyn Provider>>,
-    /// The way out.
-    pub outbound: Arc<Outbound>,
 }
 
 impl Probe {
-    /// Opens what `doctor` looks at; runs nothing.
+    /// Opens the store beside a service that may be running; runs nothing, makes nothing, migrates nothing and does not
+    /// need the lock. `read_only` refuses writes to SQLite.
     ///
     /// # Errors
-    /// [`AppError`].
-    pub async fn open(config: &Config) -> Result<Self, AppError> {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+    /// [`AppError`]; the schema may have to be migrated first.
+    pub async fn open(config: &Config, outbound: &Arc<Outbound>, read_only: bool) -> Result<Self, AppError> {
+        config.fit_to_serve()?;
         let sealer = sealer(config)?;
-        let db = Db::open(config.database.url.expose_secret()).await?;
-        db.migrate().await?;
+        let db = Db::open_beside(config.database.url.expose_secret(), read_only).await?;
         let (handle, _mailbox) = scheduler::mailbox();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let options = StorageOptions { reply_not_before: Millis::seconds(2) };
         let ids: Arc<dyn IdSource> = Arc::new(Ulids::default());
-        let storage = Storage::new(db, sealer, ids, clock, Arc::new(handle), options);
-        let outbound = Arc::new(Outbound::new(config.network.allow_private.clone()).map_err(AppError::Setup)?);
-        Ok(Self { storage: Arc::new(storage), providers: providers(config, &outbound), outbound })
+        let storage = Arc::new(Storage::new(db, sealer, ids, Arc::clone(&clock), Arc::new(handle), options));
+        let bitrix24 = bitrix24(config, outbound, &storage, &clock)?;
+        Ok(Self { storage, bitrix24, providers: providers(config, outbound) })
     }
+}
+
+/// The way out, for a command that serves nothing.
+///
+/// # Errors
+/// [`AppError::Setup`] when this machine has no certificates.
+pub fn way_out(config: &Config) -> Result<Arc<Outbound>, AppError> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(Arc::new(Outbound::new(config.network.allow_private.clone()).map_err(AppError::Setup)?))
 }

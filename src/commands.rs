@@ -77,12 +77,17 @@ fn execute(arguments: Arguments) -> anyhow::Result<bool> {
     match arguments.command {
         Command::CheckConfig { .. } => {
             print(&config.describe())?;
+            config.fit_to_serve().context("configuration")?;
             Ok(true)
         }
         Command::Serve => {
-            start_log(&config);
-            actix_web::rt::System::new().block_on(serve(config))?;
-            Ok(true)
+            start_log(&config)?;
+            let system = actix_web::rt::System::new();
+            let served = system.block_on(serve(config));
+            // Dropping the runtime would wait, without any bound, for blocking calls that are under way (a name that is
+            // being looked up); the process ends anyway.
+            std::mem::forget(system);
+            served.map(|()| true)
         }
         Command::Migrate => runtime()?.block_on(migrate(&config)).map(|()| true),
         Command::Doctor => runtime()?.block_on(doctor::run(&config)),
@@ -112,15 +117,15 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
     print("the schema is up to date\n")
 }
 
-fn start_log(config: &Config) {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+fn start_log(config: &Config) -> anyhow::Result<()> {
+    let filter = crate::telemetry::filter(&config.log.level).map_err(anyhow::Error::msg)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first log.
     let _ = match config.log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Text => builder.with_ansi(false).try_init(),
     };
+    Ok(())
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -2,11 +2,12 @@
 //! value or a file, never both. This room and `app` are the only ones that read the environment.
 
 mod duration;
+mod environment;
 mod sections;
 
 use std::path::Path;
 
-use config::{Environment, File, FileFormat};
+use config::{File, FileFormat};
 
 pub use duration::Span;
 pub use sections::{
@@ -56,11 +57,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] naming the key and what to do.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let environment = Environment::with_prefix("MOSTIK").prefix_separator("__").separator("__").try_parsing(true);
-        Self::from_layers(file, environment)
+        Self::from_layers(file, environment::read()?)
     }
 
-    fn from_layers(file: Option<&Path>, environment: Environment) -> Result<Self, ConfigError> {
+    fn from_layers(file: Option<&Path>, variables: Vec<(String, String)>) -> Result<Self, ConfigError> {
         let mut layers = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         if let Some(path) = file {
             if !path.is_file() {
@@ -68,14 +68,10 @@ impl Config {
             }
             layers = layers.add_source(File::from(path).format(FileFormat::Toml));
         }
-        let environment = environment
-            .list_separator(",")
-            .with_list_parse_key("server.trusted_proxies")
-            .with_list_parse_key("security.previous_keys")
-            .with_list_parse_key("network.allow_private")
-            .with_list_parse_key("bitrix24.oauth_hosts")
-            .with_list_parse_key("delivery.retry_schedule");
-        let layers = layers.add_source(environment).build().map_err(|e| ConfigError(e.to_string()))?;
+        for (key, value) in environment::settings(variables) {
+            layers = layers.set_override(key, value).map_err(|e| ConfigError(e.to_string()))?;
+        }
+        let layers = layers.build().map_err(|e| ConfigError(e.to_string()))?;
         let mut config: Self = layers.try_deserialize().map_err(|e| ConfigError(e.to_string()))?;
         config.resolve()?;
         Ok(config)
@@ -90,6 +86,7 @@ impl Config {
         self.comments.validate()?;
         self.phones.validate()?;
         self.delivery.validate()?;
+        self.log.validate()?;
         for (name, section) in &self.providers {
             if crate::providers::find(name).is_none() {
                 return Err(ConfigError(format!("providers.{name}: there is no such provider")));
@@ -97,6 +94,16 @@ impl Config {
             section.validate(name)?;
         }
         Ok(())
+    }
+
+    /// What may be missing for other commands, but not for serving. `check-config` and `doctor` ask the same question,
+    /// so that nobody learns it from a service that does not start.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key and what to do.
+    pub fn fit_to_serve(&self) -> Result<(), ConfigError> {
+        self.security.fit_to_serve()?;
+        self.bitrix24.fit_to_serve()
     }
 
     /// The settings in force as TOML, secrets masked; for people.
@@ -108,8 +115,6 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use secrecy::ExposeSecret;
 
     use super::*;
@@ -119,10 +124,8 @@ mod tests {
         let path = folder.path().join("mostik.toml");
         std::fs::write(&path, file.replace("FOLDER", folder.path().to_str().unwrap())).unwrap();
         std::fs::write(folder.path().join("key"), "  AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();
-        let vars: HashMap<String, String> =
-            environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let source = Environment::with_prefix("MOSTIK").prefix_separator("__").separator("__").source(Some(vars));
-        Config::from_layers(Some(&path), source.try_parsing(true))
+        let variables = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Config::from_layers(Some(&path), variables)
     }
 
     #[test]
@@ -141,6 +144,32 @@ mod tests {
         let lists = [("MOSTIK__NETWORK__ALLOW_PRIVATE", "127.0.0.0/8,10.0.0.0/8"), ("MOSTIK__BITRIX24__BURST", "250")];
         let config = load("", &lists).unwrap();
         assert_eq!((config.network.allow_private.len(), config.bitrix24.burst), (2, 250));
+    }
+
+    #[test]
+    fn texts_of_the_environment_stay_as_they_were_written() {
+        for text in ["00123", "1e5", "true", "0x10", "12345678901234567890123", " a,b "] {
+            let variables = [
+                ("MOSTIK__SECURITY__ADMIN_TOKEN", text),
+                ("MOSTIK__BITRIX24__APPS__MAIN__CLIENT_ID", "0042"),
+                ("mostik__bitrix24__apps__main__client_secret", text),
+            ];
+            let config = load("", &variables).unwrap();
+            assert_eq!(config.security.admin_token.as_ref().unwrap().expose_secret(), text);
+            let app = &config.bitrix24.apps["main"];
+            assert_eq!((app.client_id.as_str(), app.client_secret.as_ref().unwrap().expose_secret()), ("0042", text));
+        }
+        let other_kinds = [
+            ("MOSTIK__BITRIX24__INSECURE_HTTP", "true"),
+            ("MOSTIK__BITRIX24__REQUESTS_PER_SECOND", "0.5"),
+            ("MOSTIK__SERVER__THREADS", "3"),
+            ("MOSTIK__NETWORK__ALLOW_PRIVATE", ""),
+            ("MOSTIK__DELIVERY__RETRY_SCHEDULE", "1s, 2s"),
+        ];
+        let config = load("", &other_kinds).unwrap();
+        assert!(config.bitrix24.insecure_http && (config.bitrix24.requests_per_second - 0.5).abs() < 1e-9);
+        assert_eq!((config.server.threads, config.network.allow_private.len()), (3, 0));
+        assert_eq!(config.delivery.retry_schedule.len(), 2);
     }
 
     #[test]
@@ -184,9 +213,43 @@ mod tests {
             ("[providers.smoke_signal]\nbase_url = 'https://x.example'", "smoke_signal"),
             ("[bitrix24]\noauth_hosts = ['oauth.bitrix.info']", "oauth_hosts"),
             ("[network]\nallow_private = ['everything']", "allow_private"),
+            ("[security]\nmaster_key = 'c2hvcnQ='", "security.master_key"),
+            ("[security]\nmaster_key = 'not base64'", "security.master_key"),
+            ("[security]\nprevious_keys = ['c2hvcnQ=']", "security.previous_keys"),
+            ("[database]\nurl = 'mysql://x'", "database.url"),
+            ("[database]\nurl = 'sqlite://'", "database.url"),
+            ("[database]\nurl = 'postgres://host:port/name'", "database.url"),
+            ("[bitrix24]\noauth_hosts = []", "bitrix24.oauth_hosts"),
+            ("[bitrix24.apps.main]\nclient_id = ' '\nclient_secret = 's'", "bitrix24.apps.main.client_id"),
+            ("[phones]\ncountry = 'XX'", "phones.country"),
+            ("[log]\nlevel = 'loud'", "log.level"),
+            ("[log]\nlevel = 'info,mostik=loud'", "log.level"),
+            ("[log]\nlevel = ''", "log.level"),
         ] {
             let error = load(file, &[]).unwrap_err().to_string();
             assert!(error.contains(word), "{file}: {error}");
+        }
+    }
+
+    #[test]
+    fn serving_needs_a_key_and_the_secret_of_every_application() {
+        const KEY: &str = "[security]\nmaster_key = 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='\n";
+        assert!(load(KEY, &[]).unwrap().fit_to_serve().is_ok());
+        for (file, word) in [
+            (String::new(), "security.master_key"),
+            ("[security]\nmaster_key = ''".to_owned(), "security.master_key"),
+            (format!("{KEY}[bitrix24.apps.a]\nclient_id = 'x'"), "bitrix24.apps.a.client_secret"),
+            (format!("{KEY}[bitrix24.apps.a]\nclient_id = 'x'\nclient_secret = ''"), "bitrix24.apps.a.client_secret"),
+        ] {
+            let error = load(&file, &[]).unwrap().fit_to_serve().unwrap_err().to_string();
+            assert!(error.contains(word), "{file}: {error}");
+        }
+    }
+
+    #[test]
+    fn filters_of_the_log_are_levels_with_or_without_a_place() {
+        for good in ["info", "OFF", "warn,mostik=debug", "mostik::pipeline=trace", "info,mostik[job]=debug"] {
+            assert!(load(&format!("[log]\nlevel = '{good}'"), &[]).is_ok(), "{good}");
         }
     }
 }

@@ -11,9 +11,15 @@ pub mod webhooks;
 
 use std::sync::Arc;
 
+use actix_web::body::MessageBody;
+use actix_web::dev::ServiceResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CONTENT_TYPE};
+use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers};
 use actix_web::{ResponseError, web};
 use secrecy::SecretString;
 
+use self::problem::Problem;
 use crate::crm::bitrix24::Bitrix24;
 use crate::domain::ids::IdSource;
 use crate::domain::time::Clock;
@@ -40,6 +46,38 @@ pub struct State {
     pub peers: peers::Peers,
 }
 
+/// Gives refusals that the web framework makes by itself (a body that is too large, a method that is not there) the one
+/// body of all refusals. To be wrapped around the whole application.
+#[must_use]
+pub fn refusals<B: MessageBody + 'static>() -> ErrorHandlers<B> {
+    let mut handlers = ErrorHandlers::new();
+    for status in
+        [StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::PAYLOAD_TOO_LARGE]
+    {
+        handlers = handlers.handler(status, in_our_words);
+    }
+    handlers
+}
+
+fn in_our_words<B>(response: ServiceResponse<B>) -> actix_web::Result<ErrorHandlerResponse<B>> {
+    let is_ours = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == problem::CONTENT_TYPE);
+    if is_ours {
+        return Ok(ErrorHandlerResponse::Response(response.map_into_left_body()));
+    }
+    let problem = match response.status() {
+        StatusCode::NOT_FOUND => Problem::NotFound(String::new()),
+        StatusCode::METHOD_NOT_ALLOWED => Problem::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::TooLarge,
+        _ => Problem::Malformed("the request ended early or could not be read".to_owned()),
+    };
+    let (request, theirs) = response.into_parts();
+    let mut ours = problem.error_response();
+    if let Some(methods) = theirs.headers().get(ALLOW) {
+        ours.headers_mut().insert(ALLOW, methods.clone());
+    }
+    Ok(ErrorHandlerResponse::Response(ServiceResponse::new(request, ours).map_into_right_body()))
+}
+
 /// The whole table of addresses.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
@@ -54,5 +92,5 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .configure(bitrix24::routes)
         .configure(api::routes)
         .configure(crate::ui::assets)
-        .default_service(web::to(|| async { problem::Problem::NotFound(String::new()).error_response() }));
+        .default_service(web::to(|| async { Problem::NotFound(String::new()).error_response() }));
 }

@@ -24,7 +24,7 @@ pub mod progress;
 pub mod sealed;
 pub mod settle;
 mod sql;
-mod sqlite;
+pub mod sqlite;
 pub mod workers;
 pub mod writer;
 

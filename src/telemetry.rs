@@ -2,6 +2,7 @@
 //! a text or a token.
 
 use metrics::{counter, histogram};
+use tracing_subscriber::EnvFilter;
 
 use crate::domain::time::Millis;
 
@@ -21,6 +22,23 @@ pub const WEBHOOKS: &str = "mostik_webhooks_total";
 pub const CRM_CALLS: &str = "mostik_crm_calls_total";
 /// Paused channels.
 pub const CHANNEL_PAUSED: &str = "mostik_channel_paused";
+
+/// Reads a filter of the log.
+///
+/// The library takes any bare word for the name of a module, so that a misspelt level would silence everything else;
+/// bare words are levels here, and a module is written with its level (`mostik=debug`).
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn filter(text: &str) -> Result<EnvFilter, String> {
+    let plain = |word: &&str| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let is_level = |word: &str| !word.is_empty() && word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+    let mut words = text.split(',').filter(plain);
+    if let Some(word) = words.find(|word| !is_level(word)) {
+        return Err(format!("`{word}` is no level; write off, error, warn, info, debug or trace, or mostik=debug"));
+    }
+    EnvFilter::try_new(text).map_err(|e| format!("`{text}`: {e}"))
+}
 
 /// Counts one try at a provider.
 pub fn attempt(kind: &'static str, provider: &str, class: &str, took: Millis) {

@@ -5,9 +5,12 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::print;
-use crate::app::{Probe, SystemClock};
+use crate::app::{AppError, Probe, SystemClock, way_out};
 use crate::config::Config;
 use crate::domain::channel::ChannelState;
+use crate::domain::effect::PortalTrouble;
+use crate::domain::ids::PortalId;
+use crate::domain::portal::{Portal, PortalState};
 use crate::domain::time::{Clock, Millis, Timestamp};
 use crate::outbound::{Call, Outbound};
 
@@ -45,13 +48,31 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<bool> {
     if config.bitrix24.apps.is_empty() {
         findings.warn("bitrix24.apps", "no application is configured: portals cannot install")?;
     }
-    let probe = match Probe::open(config).await {
-        Ok(probe) => probe,
-        Err(error) => {
-            findings.bad("start", &error.to_string())?;
-            return Ok(false);
+    if let Err(error) = config.fit_to_serve() {
+        findings.bad("configuration", &error.to_string())?;
+    }
+    let outbound = way_out(config)?;
+    public_address(config, &outbound, &mut findings).await?;
+    authorization_servers(config, &outbound, &mut findings).await?;
+    // Nothing is written and no lock is taken, so that a running service is not disturbed.
+    match Probe::open(config, &outbound, true).await {
+        Ok(probe) => {
+            store(config, &probe, &mut findings).await?;
+            probe.storage.close().await;
         }
-    };
+        // Has been said above.
+        Err(AppError::Config(_)) => {}
+        Err(error) => findings.bad("database", &error.to_string())?,
+    }
+    print(&match findings.bad {
+        0 => "nothing bad found\n".to_owned(),
+        count => format!("{count} to mend\n"),
+    })?;
+    Ok(findings.bad == 0)
+}
+
+/// What stands in the database, and whether it is true outside.
+async fn store(config: &Config, probe: &Probe, findings: &mut Findings) -> anyhow::Result<()> {
     match probe.storage.ping().await {
         Ok(()) => findings.good("database", &format!("{} answers, schema up to date", probe.storage.kind()))?,
         Err(error) => findings.bad("database", &error.to_string())?,
@@ -59,17 +80,9 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<bool> {
     if config.database.url.expose_secret().starts_with("sqlite") {
         findings.good("replicas", "SQLite serves one process; PostgreSQL is needed for more")?;
     }
-    public_address(config, &probe.outbound, &mut findings).await?;
-    authorization_servers(config, &probe.outbound, &mut findings).await?;
-    channels(&probe, &mut findings).await?;
-    portals(&probe, &mut findings).await?;
-    queue(&probe, &mut findings).await?;
-    probe.storage.close().await;
-    print(&match findings.bad {
-        0 => "nothing bad found\n".to_owned(),
-        count => format!("{count} to mend\n"),
-    })?;
-    Ok(findings.bad == 0)
+    channels(probe, findings).await?;
+    portals(config, probe, findings).await?;
+    queue(probe, findings).await
 }
 
 /// Whether the world can reach us, and what time it thinks it is.
@@ -147,24 +160,62 @@ async fn channels(probe: &Probe, findings: &mut Findings) -> anyhow::Result<()> 
     Ok(())
 }
 
-async fn portals(probe: &Probe, findings: &mut Findings) -> anyhow::Result<()> {
-    use crate::domain::portal::PortalState;
-    let portals = probe.storage.list_portals(None, 200).await?;
-    let working = portals.iter().filter(|portal| portal.state == PortalState::Installed).count();
-    findings.good("portals", &format!("{working} installed"))?;
-    for portal in portals {
-        match portal.state {
-            PortalState::Installed | PortalState::Uninstalled => {}
-            PortalState::NeedsAuth => {
-                findings.bad(
-                    &portal.domain,
-                    "its tokens are dead: an administrator must open the application there once",
-                )?;
+/// Portals of one page.
+const PORTALS: u32 = 200;
+
+async fn portals(config: &Config, probe: &Probe, findings: &mut Findings) -> anyhow::Result<()> {
+    let mut working = 0_usize;
+    let mut after: Option<PortalId> = None;
+    loop {
+        let page = probe.storage.list_portals(after.as_ref(), PORTALS).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.id.clone());
+        for portal in page {
+            match portal.state {
+                PortalState::Installed => {
+                    working += 1;
+                    installed(config, probe, &portal, findings).await?;
+                }
+                PortalState::Uninstalled => {}
+                PortalState::NeedsAuth => findings.bad(&portal.domain, advice(PortalTrouble::NeedsAuth))?,
+                PortalState::Blocked => {
+                    let detail = format!("{}: {}", portal.state_reason, advice(PortalTrouble::Blocked));
+                    findings.bad(&portal.domain, &detail)?;
+                }
             }
-            PortalState::Blocked => findings.bad(&portal.domain, &portal.state_reason)?,
         }
     }
-    Ok(())
+    findings.good("portals", &format!("{working} installed"))
+}
+
+/// Calls the portal once, with a method that changes nothing.
+async fn installed(config: &Config, probe: &Probe, portal: &Portal, findings: &mut Findings) -> anyhow::Result<()> {
+    if !config.bitrix24.apps.contains_key(&portal.app) {
+        let what = format!("installed with the application `{0}`: configure bitrix24.apps.{0} again", portal.app);
+        return findings.bad(&portal.domain, &what);
+    }
+    match probe.bitrix24.look(portal).await {
+        Ok(Some(who)) if who.is_admin => findings.good(&portal.domain, "answers, with an administrator's token"),
+        Ok(Some(who)) => {
+            let what = format!("answers, but user {} is no administrator: one must open the application", who.user_id);
+            findings.warn(&portal.domain, &what)
+        }
+        Ok(None) => findings.warn(
+            &portal.domain,
+            "not asked: its access token has ended by its time; the service renews it with its next call",
+        ),
+        Err(error) => findings.bad(&portal.domain, &format!("{error}: {}", advice(error.portal))),
+    }
+}
+
+/// What to do about a portal that cannot be talked to.
+fn advice(trouble: PortalTrouble) -> &'static str {
+    match trouble {
+        PortalTrouble::None => "open its address in a browser; look again when it answers",
+        PortalTrouble::NeedsAuth => "its tokens are dead: an administrator must open the application there once",
+        PortalTrouble::Blocked => "look at the portal's plan and at the application's permissions (crm, bizproc)",
+        PortalTrouble::Uninstalled => "the application is gone there: install it again",
+    }
 }
 
 async fn queue(probe: &Probe, findings: &mut Findings) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::print;
-use crate::app::{Probe, SystemClock};
+use crate::app::{Probe, SystemClock, way_out};
 use crate::config::Config;
 use crate::domain::time::{Clock, Timestamp};
 
@@ -27,7 +27,7 @@ impl Redrive {
         if self.ids.is_empty() && !self.all && !self.list {
             bail!("name dead letters, or say --all or --list");
         }
-        let probe = Probe::open(config).await?;
+        let probe = Probe::open(config, &way_out(config)?, self.list).await?;
         let mut ids = self.ids;
         if self.all || self.list {
             let mut after = (Timestamp(i64::MAX), String::new());

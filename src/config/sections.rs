@@ -9,6 +9,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::{Config, ConfigError, Span};
+use crate::storage::db::Db;
+use crate::storage::sealed::Sealer;
 
 fn wrong(key: &str, what: impl std::fmt::Display) -> ConfigError {
     ConfigError(format!("{key}: {what}"))
@@ -86,7 +88,7 @@ impl DatabaseSection {
             secret("database.url", &mut from_file, Some(path))?;
             self.url = from_file.unwrap_or_else(|| self.url.clone());
         }
-        Ok(())
+        Db::check_url(self.url.expose_secret()).map_err(|e| ConfigError(e.to_string()))
     }
 }
 
@@ -107,7 +109,27 @@ pub struct SecuritySection {
 impl SecuritySection {
     pub(super) fn resolve(&mut self) -> Result<(), ConfigError> {
         secret("security.master_key", &mut self.master_key, self.master_key_file.as_deref())?;
-        secret("security.admin_token", &mut self.admin_token, self.admin_token_file.as_deref())
+        secret("security.admin_token", &mut self.admin_token, self.admin_token_file.as_deref())?;
+        let keys = self.master_key.iter().map(|key| ("security.master_key", key));
+        let previous = self.previous_keys.iter().map(|key| ("security.previous_keys", key));
+        for (name, key) in keys.chain(previous) {
+            if !Sealer::is_key(key.expose_secret()) {
+                return Err(wrong(name, "must be base64 of 32 bytes (make one with: openssl rand -base64 32)"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sealing with a made-up key would lose every token at the next start.
+    pub(super) fn fit_to_serve(&self) -> Result<(), ConfigError> {
+        if self.master_key.is_some() {
+            return Ok(());
+        }
+        Err(wrong(
+            "security.master_key",
+            "missing: make one with `openssl rand -base64 32` and keep it safe; \
+             without it sealed tokens cannot be opened again",
+        ))
     }
 }
 
@@ -144,7 +166,7 @@ pub struct Bitrix24Section {
 pub struct Bitrix24App {
     /// Issued by Bitrix24.
     pub client_id: String,
-    /// Issued by Bitrix24; may follow later, then tokens cannot be refreshed yet.
+    /// Issued by Bitrix24; `serve` refuses to start without it.
     pub client_secret: Option<SecretString>,
     client_secret_file: Option<PathBuf>,
 }
@@ -159,8 +181,17 @@ impl Bitrix24Section {
                     format!("`{name}` is part of our routes: letters, digits, - and _"),
                 ));
             }
+            if app.client_id.trim().is_empty() {
+                return Err(wrong(
+                    &format!("bitrix24.apps.{name}.client_id"),
+                    "empty: Bitrix24 shows it with the application",
+                ));
+            }
             let key = format!("bitrix24.apps.{name}.client_secret");
             secret(&key, &mut app.client_secret, app.client_secret_file.as_deref())?;
+        }
+        if self.oauth_hosts.is_empty() {
+            return Err(wrong("bitrix24.oauth_hosts", "at least one address: without one nobody can prove a portal"));
         }
         for host in &self.oauth_hosts {
             web_address("bitrix24.oauth_hosts", host)?;
@@ -169,6 +200,17 @@ impl Bitrix24Section {
             return Err(wrong("bitrix24.requests_per_second", "must be between 0.1 and 1000, burst at least 1"));
         }
         Ok(())
+    }
+
+    /// A refresh with an empty secret is refused, and the portal would be lost an hour after its installation.
+    pub(super) fn fit_to_serve(&self) -> Result<(), ConfigError> {
+        match self.apps.iter().find(|(_, app)| app.client_secret.is_none()) {
+            None => Ok(()),
+            Some((name, _)) => Err(wrong(
+                &format!("bitrix24.apps.{name}.client_secret"),
+                "missing: Bitrix24 shows it with the application; without it no token can be renewed",
+            )),
+        }
     }
 }
 
@@ -201,8 +243,11 @@ pub struct PhonesSection {
 
 impl PhonesSection {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        let letters = self.country.len() == 2 && self.country.bytes().all(|b| b.is_ascii_uppercase());
-        if letters { Ok(()) } else { Err(wrong("phones.country", "two capital letters, for example RU")) }
+        let capital = self.country.bytes().all(|b| b.is_ascii_uppercase());
+        if capital && crate::numbers::is_country(&self.country) {
+            return Ok(());
+        }
+        Err(wrong("phones.country", format!("`{}` is no country; two capital letters, for example RU", self.country)))
     }
 }
 
@@ -264,6 +309,12 @@ pub struct LogSection {
     pub level: String,
     /// How lines are written.
     pub format: LogFormat,
+}
+
+impl LogSection {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        crate::telemetry::filter(&self.level).map(|_| ()).map_err(|what| wrong("log.level", what))
+    }
 }
 
 /// How log lines are written.

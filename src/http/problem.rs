@@ -38,6 +38,8 @@ pub enum Problem {
     Internal,
 }
 
+/// How the body of a refusal is marked.
+pub(super) const CONTENT_TYPE: &str = "application/problem+json";
 /// Seconds after which a caller should come again when the store is down.
 const COME_AGAIN: u64 = 5;
 
@@ -125,7 +127,7 @@ impl ResponseError for Problem {
             }
             _ => {}
         }
-        response.content_type("application/problem+json").json(Body {
+        response.content_type(CONTENT_TYPE).json(Body {
             r#type: format!("urn:mostik:problem:{}", self.id()),
             title: status.canonical_reason().unwrap_or_default(),
             status: status.as_u16(),

@@ -189,7 +189,10 @@ struct Scheduler {
     runs: TaskTracker,
 }
 
-/// Runs until `stop`; then lets running work finish, hands everything back and returns.
+/// Longest wait for runs under way when the process stops; what is cut is settled by the next process.
+const RUNS_END: Duration = Duration::from_secs(7);
+
+/// Runs until `stop`; then lets running work finish and returns. Queues are still ours until [`hand_back`].
 pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationToken) {
     let mut inbox = mailbox.inbox;
     let lease = pipeline.settings.lease;
@@ -223,10 +226,15 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
         }
     }
     scheduler.runs.close();
-    let _ = tokio::time::timeout(Duration::from_secs(7), scheduler.runs.wait()).await;
+    let _ = tokio::time::timeout(RUNS_END, scheduler.runs.wait()).await;
     beating.abort();
     sweeping.abort();
     comparing.abort();
+}
+
+/// Lets every queue go, so that another process (or the next one) takes it at once. To be called when nothing can store
+/// jobs any more.
+pub async fn hand_back(pipeline: &Pipeline) {
     if let Err(error) = pipeline.storage.worker_leave(&pipeline.worker).await {
         tracing::warn!(%error, "queues could not be handed back; they are taken over when the lease ends");
     }

@@ -11,13 +11,13 @@ use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use rusqlite::types::Value;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
 use sqlx::{Arguments, ConnectOptions, Executor, PgPool, Postgres, Row as _, SqlSafeStr, SqlitePool, Transaction};
 
 use super::StorageError;
-use super::sqlite::{LocalRow, SqliteTx, Writer};
+use super::sqlite::{self, LocalRow, SqliteTx, Writer};
 
 /// Most rows one statement takes. Bounds the number of prepared statements and of bound values (PostgreSQL: 65,535).
 const ROWS_MAX: usize = 128;
@@ -179,44 +179,95 @@ impl Db {
     /// [`StorageError::Config`] for an address that is none, [`StorageError::Unavailable`] when the database does not
     /// answer.
     pub async fn open(url: &str) -> Result<Self, StorageError> {
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return Self::open_postgres(url).await;
+        match address(url)? {
+            Address::Postgres(options) => Self::open_postgres(*options).await,
+            Address::Sqlite(options) => {
+                sqlite::make_folder_of(options.get_filename())
+                    .map_err(|e| StorageError::Config(format!("cannot make the folder of the database: {e}")))?;
+                let writer = Writer::open(options.get_filename())?;
+                Ok(Self::with_readers(writer, *options))
+            }
         }
-        if url.starts_with("sqlite:") {
-            return Self::open_sqlite(url).await;
-        }
-        Err(StorageError::Config("database.url must start with sqlite:// or postgres://".to_owned()))
     }
 
-    async fn open_sqlite(url: &str) -> Result<Self, StorageError> {
-        let options = SqliteConnectOptions::from_str(url)
-            .map_err(|e| StorageError::Config(format!("database.url: {e}")))?
-            .busy_timeout(Duration::from_secs(5))
-            .statement_cache_capacity(STATEMENTS.get())
-            .pragma("cache_size", "-4096")
-            .read_only(true)
-            .disable_statement_logging();
-        if let Some(folder) = options.get_filename().parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder)
-                .map_err(|e| StorageError::Config(format!("cannot make the folder {}: {e}", folder.display())))?;
+    /// Opens a database for a look beside a service that may be running: makes nothing and migrates nothing.
+    /// `read_only` holds for SQLite, where a second process should not write unless it has to.
+    ///
+    /// # Errors
+    /// As [`Db::open`]; [`StorageError::Schema`] when there is no file, or its schema is not the one of this program.
+    pub async fn open_beside(url: &str, read_only: bool) -> Result<Self, StorageError> {
+        let db = match address(url)? {
+            Address::Postgres(options) => Self::open_postgres(*options).await?,
+            Address::Sqlite(options) => {
+                let file = options.get_filename();
+                if !file.exists() {
+                    let what = format!("{} does not exist yet; run `mostik migrate`", file.display());
+                    return Err(StorageError::Schema(what));
+                }
+                let writer = if read_only { Writer::look_at(file)? } else { Writer::open(file)? };
+                Self::with_readers(writer, *options)
+            }
+        };
+        match db.require_schema().await {
+            Ok(()) => Ok(db),
+            Err(error) => {
+                db.close().await;
+                Err(error)
+            }
         }
-        let writer = Writer::open(options.get_filename())?;
+    }
+
+    /// Whether [`Db::open`] could make sense of an address; asks nobody.
+    ///
+    /// # Errors
+    /// [`StorageError::Config`] in words that say what to write.
+    pub fn check_url(url: &str) -> Result<(), StorageError> {
+        address(url).map(|_| ())
+    }
+
+    fn with_readers(writer: Writer, options: SqliteConnectOptions) -> Self {
         let reader = SqlitePoolOptions::new()
             .max_connections(4)
             .min_connections(0)
             .acquire_timeout(ACQUIRE)
             .connect_lazy_with(options);
-        Ok(Self::Sqlite { writer, reader })
+        Self::Sqlite { writer, reader }
     }
 
-    async fn open_postgres(url: &str) -> Result<Self, StorageError> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|e| StorageError::Config(format!("database.url: {e}")))?
-            .application_name("mostik")
-            .statement_cache_capacity(STATEMENTS.get())
-            .disable_statement_logging();
+    async fn open_postgres(options: PgConnectOptions) -> Result<Self, StorageError> {
         let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(ACQUIRE).connect_with(options).await?;
         Ok(Self::Postgres(pool))
+    }
+
+    /// Compares the migrations that were applied with those of this program.
+    async fn require_schema(&self) -> Result<(), StorageError> {
+        let ours = migrations();
+        let table = &ours.table_name;
+        let applied = match self {
+            Self::Sqlite { reader, .. } => reader.acquire().await?.list_applied_migrations(table).await,
+            Self::Postgres(pool) => pool.acquire().await?.list_applied_migrations(table).await,
+        };
+        let applied = match applied {
+            Ok(applied) => applied,
+            // A database that nobody has migrated yet has no such table.
+            Err(MigrateError::Execute(sqlx::Error::Database(error))) if is_missing_table(error.code().as_deref()) => {
+                Vec::new()
+            }
+            Err(MigrateError::Execute(error)) => return Err(error.into()),
+            Err(error) => return Err(StorageError::Schema(error.to_string())),
+        };
+        let last = |versions: &mut dyn Iterator<Item = i64>| versions.max().unwrap_or(0);
+        let (has, wants) =
+            (last(&mut applied.iter().map(|it| it.version)), last(&mut ours.iter().map(|it| it.version)));
+        match has.cmp(&wants) {
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Less => {
+                Err(StorageError::Schema(format!("is behind (at {has}, wanted {wants}); run `mostik migrate`")))
+            }
+            std::cmp::Ordering::Greater => Err(StorageError::Schema(format!(
+                "is of a newer Mostik (at {has}, this one knows {wants}); use the newer program"
+            ))),
+        }
     }
 
     /// Brings the schema up to date. Safe to call at every start and from several processes.
@@ -483,6 +534,48 @@ fn postgres_args(args: Vec<Arg>) -> Result<PgArguments, StorageError> {
         .map_err(|e| StorageError::Broken(e.to_string()))?;
     }
     Ok(bound)
+}
+
+/// PostgreSQL says `undefined_table`; SQLite has no code of its own for it, only "error in the statement".
+fn is_missing_table(code: Option<&str>) -> bool {
+    matches!(code, Some("42P01" | "1"))
+}
+
+/// What `database.url` says.
+enum Address {
+    Sqlite(Box<SqliteConnectOptions>),
+    Postgres(Box<PgConnectOptions>),
+}
+
+fn address(url: &str) -> Result<Address, StorageError> {
+    let wrong = |e: sqlx::Error| StorageError::Config(format!("database.url: {e}"));
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(wrong)?
+            .application_name("mostik")
+            .statement_cache_capacity(STATEMENTS.get())
+            .disable_statement_logging();
+        return Ok(Address::Postgres(Box::new(options)));
+    }
+    let file = url.strip_prefix("sqlite:").map(|rest| rest.strip_prefix("//").unwrap_or(rest));
+    let file = file.map(|rest| rest.split('?').next().unwrap_or_default());
+    match file {
+        None => Err(StorageError::Config("database.url must start with sqlite:// or postgres://".to_owned())),
+        // Readers and the writer are different connections, so each would have a memory of its own.
+        Some("" | ":memory:") => {
+            Err(StorageError::Config("database.url names no file; write sqlite://data/mostik.db".to_owned()))
+        }
+        Some(_) => {
+            let options = SqliteConnectOptions::from_str(url)
+                .map_err(wrong)?
+                .busy_timeout(Duration::from_secs(5))
+                .statement_cache_capacity(STATEMENTS.get())
+                .pragma("cache_size", "-4096")
+                .read_only(true)
+                .disable_statement_logging();
+            Ok(Address::Sqlite(Box::new(options)))
+        }
+    }
 }
 
 /// The migrations, compiled in. Listed by hand, because the macro would compile both drivers a second time.

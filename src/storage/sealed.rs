@@ -31,16 +31,21 @@ impl Sealer {
     pub fn new(master: &str, previous: &[String]) -> Result<Self, StorageError> {
         let mut keys = Vec::new();
         for text in std::iter::once(master).chain(previous.iter().map(String::as_str)) {
-            let bytes = Zeroizing::new(STANDARD.decode(text.trim()).unwrap_or_default());
-            let cipher = Aes256Gcm::new_from_slice(&bytes).map_err(|_wrong_length| {
-                StorageError::Config(
+            let Some((bytes, cipher)) = cipher(text) else {
+                return Err(StorageError::Config(
                     "security.master_key must be base64 of 32 bytes (make one with: openssl rand -base64 32)"
                         .to_owned(),
-                )
-            })?;
+                ));
+            };
             keys.push((key_id(&bytes), cipher));
         }
         Ok(Self { keys })
+    }
+
+    /// True for what [`Sealer::new`] takes as a key.
+    #[must_use]
+    pub fn is_key(text: &str) -> bool {
+        cipher(text).is_some()
     }
 
     /// Seals a text that will live at `place` (`table.column:row`).
@@ -71,6 +76,12 @@ impl Sealer {
         let plain = cipher.decrypt(&nonce.into(), payload).map_err(|_forged| broken("does not open here"))?;
         String::from_utf8(plain).map_err(|_damaged| broken("damaged"))
     }
+}
+
+fn cipher(text: &str) -> Option<(Zeroizing<Vec<u8>>, Aes256Gcm)> {
+    let bytes = Zeroizing::new(STANDARD.decode(text.trim()).ok()?);
+    let cipher = Aes256Gcm::new_from_slice(&bytes).ok()?;
+    Some((bytes, cipher))
 }
 
 /// Names a key without telling anything of it: eight hex digits of a hash with a prefix of its own.

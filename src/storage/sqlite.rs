@@ -4,7 +4,9 @@
 //! driver does) costs many times the statement itself. So the collecting writer has a thread of its own and runs whole
 //! transactions there; anybody else's statements go to the runtime's threads for blocking work.
 
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::num::NonZeroUsize;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,10 +86,34 @@ impl From<rusqlite::Error> for StorageError {
     }
 }
 
+/// Makes the folder a file will stand in, if it is missing: for its owner only.
+///
+/// # Errors
+/// The system refuses.
+pub fn make_folder_of(file: &Path) -> std::io::Result<()> {
+    match file.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+        Some(folder) => DirBuilder::new().recursive(true).mode(0o700).create(folder),
+        None => Ok(()),
+    }
+}
+
+/// Opens a file to write, makes it for its owner only if it is missing.
+///
+/// # Errors
+/// The system refuses.
+pub fn private_file(file: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file)
+}
+
 impl Writer {
     /// Opens the file, makes it if missing.
     pub(super) fn open(file: &Path) -> Result<Self, StorageError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        // SQLite itself would let everybody on the machine read the file; what it puts beside it later (`-wal`, `-shm`)
+        // gets the mode of the file. One that exists keeps the mode that somebody gave it.
+        if !file.exists() {
+            private_file(file).map_err(|e| StorageError::Unavailable(format!("{}: {e}", file.display())))?;
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(file, flags)?;
         connection.busy_timeout(BUSY)?;
         // 32 MiB of cache; memory is taken only as pages are touched.
@@ -96,6 +122,14 @@ impl Writer {
              PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 4000;",
         )?;
         connection.set_prepared_statement_cache_capacity(NonZeroUsize::get(STATEMENTS));
+        Ok(Self(Arc::new(Mutex::new(Some(connection)))))
+    }
+
+    /// Opens a file that is there for a process that only looks; every write is refused.
+    pub(super) fn look_at(file: &Path) -> Result<Self, StorageError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(file, flags)?;
+        connection.busy_timeout(BUSY)?;
         Ok(Self(Arc::new(Mutex::new(Some(connection)))))
     }
 

@@ -64,6 +64,28 @@ async fn monsters_are_refused_quickly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn refusals_of_the_framework_are_problems_too() {
+    let world = World::new().await;
+    let webhook = format!("/webhooks/whatsapp_cloud/{}", world.channel);
+    let robot = "/bitrix24/main/robots/send_message".to_owned();
+    for path in [robot, "/bitrix24/main/events".into(), "/bitrix24/main/app".into(), webhook] {
+        for (method, body, status) in [("POST", vec![b'a'; 5 * 1024 * 1024], 413), ("PUT", vec![], 405)] {
+            let url = format!("{}{path}", world.base());
+            let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+            let call = world.http.request(method, url).header("content-type", "application/x-www-form-urlencoded");
+            let answer = call.body(body).send().await.unwrap();
+            assert_eq!(answer.status(), status, "{path}");
+            let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+            assert_eq!(header("content-type").as_deref(), Some("application/problem+json"), "{path} {status}");
+            assert_eq!(header("allow").is_some_and(|allow| allow.contains("POST")), status == 405, "{path} {status}");
+            let problem: serde_json::Value = answer.json().await.unwrap();
+            assert_eq!(problem["status"], status);
+            assert!(problem["type"].as_str().unwrap().starts_with("urn:mostik:problem:"), "{problem}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_is_answered_in_words() {
     let world = World::new().await;
     world.open_window(PHONE).await;

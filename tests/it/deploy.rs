@@ -67,7 +67,10 @@ fn filled(mut variables: BTreeMap<String, String>, folder: &Path) -> BTreeMap<St
 #[test]
 fn the_example_is_a_valid_configuration_and_changes_what_it_says() {
     let file = root().join("deploy/mostik.example.toml");
-    let secrets = BTreeMap::from([("MOSTIK__SECURITY__MASTER_KEY".to_owned(), MASTER_KEY.to_owned())]);
+    let secrets = BTreeMap::from([
+        ("MOSTIK__SECURITY__MASTER_KEY".to_owned(), MASTER_KEY.to_owned()),
+        ("MOSTIK__BITRIX24__APPS__MAIN__CLIENT_SECRET".to_owned(), "secret-of-the-example".to_owned()),
+    ]);
     let said = accepted(Some(&file), &secrets);
     for value in ["https://connector.example", "127.0.0.1/32", "local.0123456789abcd.01234567", "Europe/Moscow"] {
         assert!(said.contains(value), "{value} is not in force:\n{said}");

@@ -13,5 +13,6 @@ mod happy;
 mod house;
 mod kill;
 mod life;
+mod operate;
 mod trouble;
 mod world;

@@ -133,7 +133,7 @@ impl World {
         let database = if wish.postgres {
             fresh_postgres().await
         } else {
-            format!("sqlite://{}", folder.path().join("mostik.db").display())
+            format!("sqlite://{}", folder.path().join("data").join("mostik.db").display())
         };
         let addresses = sandbox.addresses();
         let config = folder.path().join("mostik.toml");
@@ -224,6 +224,11 @@ level = "{level}"
 
     pub(crate) fn base(&self) -> &str {
         &self.service.base
+    }
+
+    /// The service's configuration file.
+    pub(crate) fn config(&self) -> &std::path::Path {
+        &self.service.config
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -8,10 +8,11 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::Bitrix24;
 use super::batch::Batch;
-use super::errors::Fault;
-use crate::domain::effect::CrmError;
+use super::errors::{Fault, own, store_down};
+use crate::domain::effect::{CrmError, PortalTrouble};
 use crate::domain::ids::PortalId;
 use crate::domain::outcome::FailureClass;
+use crate::domain::portal::Portal;
 use crate::forms::{flag, text_at};
 
 /// What the authorization server says of a token that is ours.
@@ -105,20 +106,51 @@ impl Bitrix24 {
         })
     }
 
+    /// Asks an installed portal who we are there, with a token that still lives; for `doctor`.
+    ///
+    /// Renews, drops and keeps nothing, so that a look from another process cannot cost the running service its tokens.
+    /// `None` when every access token has ended by its time: the service renews it with its next call.
+    ///
+    /// # Errors
+    /// Why no living token was answered; `NeedsAuth` when the portal has no tokens left.
+    pub async fn look(&self, portal: &Portal) -> Result<Option<Who>, CrmError> {
+        let pairs = self.store.load_tokens(&portal.id).await.map_err(store_down)?;
+        if pairs.is_empty() {
+            let text = "no tokens left";
+            return Err(own(FailureClass::Misconfigured, PortalTrouble::NeedsAuth, "no_tokens", text));
+        }
+        let now = self.clock.now();
+        let mut failed = None;
+        for pair in pairs.into_iter().filter(|pair| pair.expires > now) {
+            match self.ask_who(&portal.id, &portal.client_endpoint, &pair.access).await {
+                Ok(who) => return Ok(Some(who)),
+                // Another user's token is taken only when it is the token that is refused.
+                Err(error) if error.portal == PortalTrouble::NeedsAuth => failed = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        failed.map_or(Ok(None), Err)
+    }
+
     /// Asks the proved portal whose token it is and whether that person administers it.
     ///
     /// # Errors
     /// The call failed, or the token belongs to somebody else than the proof says.
     pub async fn who(&self, proof: &Proof, token: &SecretString) -> Result<Who, CrmError> {
-        let mut batch = Batch::default();
-        let (profile, info) = (batch.push("profile", &[]), batch.push("app.info", &[]));
         // The portal may not be known to us yet; its member id keeps its bucket apart as well as our own id would.
         let portal = PortalId::new(&proof.member_id);
-        let entries = self
-            .client
-            .batch_as(&portal, &proof.client_endpoint, token.expose_secret(), &batch)
-            .await
-            .map_err(|failed| failed.error(true))?;
+        let who = self.ask_who(&portal, &proof.client_endpoint, token.expose_secret()).await?;
+        if !proof.user_id.is_empty() && who.user_id != proof.user_id {
+            return Err(Fault::Unanswered.error(true, None));
+        }
+        Ok(who)
+    }
+
+    async fn ask_who(&self, portal: &PortalId, endpoint: &str, token: &str) -> Result<Who, CrmError> {
+        let mut batch = Batch::default();
+        let (profile, info) = (batch.push("profile", &[]), batch.push("app.info", &[]));
+        let entries =
+            self.client.batch_as(portal, endpoint, token, &batch).await.map_err(|failed| failed.error(true))?;
         let answer = |entry: usize| match entries.get(entry) {
             Some(Ok(value)) => Ok(value),
             Some(Err(failed)) => Err(failed.error(true)),
@@ -126,7 +158,7 @@ impl Bitrix24 {
         };
         let person = answer(profile)?;
         let user_id = text_at(person, &["ID"]);
-        if user_id.is_empty() || (!proof.user_id.is_empty() && user_id != proof.user_id) {
+        if user_id.is_empty() {
             return Err(Fault::Unanswered.error(true, None));
         }
         let is_admin = person.get("ADMIN").and_then(flag).unwrap_or(false);

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::lines;
 use super::page::{Page, PageQuery, cursor_of, limit_of};
+use crate::domain::channel::Line;
 use crate::domain::ids::PortalId;
 use crate::domain::portal::Portal;
 use crate::http::State;
@@ -66,8 +67,7 @@ pub(super) async fn bind(
     state: Data<State>,
     path: Path<(String, String)>,
 ) -> Result<impl Responder, Problem> {
-    let (portal, line) = path.into_inner();
-    let (portal, line) = (find(&state, &portal).await?, lines::find(&state, &line).await?);
+    let (portal, line) = both(&state, path).await?;
     state.pipeline.bind(&portal.portal, &line.id).await?;
     tracing::info!(portal.id = %portal.portal.id, line.id = %line.id, "line bound");
     Ok(Json(view(&state, &portal.portal).await?))
@@ -84,8 +84,7 @@ pub(super) async fn unbind(
     state: Data<State>,
     path: Path<(String, String)>,
 ) -> Result<impl Responder, Problem> {
-    let (portal, line) = path.into_inner();
-    let (portal, line) = (find(&state, &portal).await?, lines::find(&state, &line).await?);
+    let (portal, line) = both(&state, path).await?;
     if !state.pipeline.unbind(&portal.portal, &line.id).await? {
         return Err(Problem::NotFound("the portal does not have this line".to_owned()));
     }
@@ -97,6 +96,12 @@ async fn find(state: &State, id: &str) -> Result<Arc<KnownPortal>, Problem> {
     let missing = || Problem::NotFound("there is no such portal".to_owned());
     let id = PortalId::parse(id).ok_or_else(missing)?;
     state.storage.portal(&id).await?.ok_or_else(missing)
+}
+
+/// What a path of a portal and a line names.
+async fn both(state: &State, path: Path<(String, String)>) -> Result<(Arc<KnownPortal>, Line), Problem> {
+    let (portal, line) = path.into_inner();
+    Ok((find(state, &portal).await?, lines::find(state, &line).await?))
 }
 
 async fn view(state: &State, portal: &Portal) -> Result<PortalView, Problem> {
