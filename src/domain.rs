@@ -3,6 +3,8 @@
 //! Architecture invariant: nothing in here knows a database, an HTTP library, a clock, the environment or a random
 //! source; only `std` and `serde` are imported (held by `tests/it/house.rs`).
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 pub mod action;
 pub mod capability;
 pub mod channel;

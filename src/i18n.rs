@@ -98,6 +98,21 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_of_robots_lists_every_error_code_in_these_words() {
+        let manual = include_str!("../docs/ROBOTS.md");
+        let listed: Vec<&str> = manual.lines().filter(|line| line.starts_with("| `")).collect();
+        let errors = manual.split("## `error_code`\n").nth(1).unwrap();
+        for language in Language::ALL {
+            for code in ErrorCode::ALL {
+                let row = format!("| `{}` | {} | {} |", code.code(), error(language, code, ""), advice(language, code));
+                assert!(listed.contains(&row.as_str()), "docs/ROBOTS.md lacks: {row}");
+            }
+        }
+        let rows = errors.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(rows, ErrorCode::ALL.len() * Language::ALL.len(), "docs/ROBOTS.md lists a code that is none");
+    }
+
+    #[test]
     fn values_with_braces_are_not_filled_again() {
         assert_eq!(fill("{a} and {b} {c}", &[("a", "{b}"), ("b", "x")]), "{b} and x {c}");
     }

@@ -22,7 +22,7 @@ use crate::forms::{at, flag, integer, items, member, text};
 /// Why a request is refused before anything is done with it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum WireError {
-    /// It carries nothing that could prove who sends it; answer 401. The text names what is missing.
+    /// It carries nothing that could prove who sends it; answer 403. The text names what is missing.
     #[error("not signed: {0} is missing")]
     Unsigned(&'static str),
     /// It is not what Bitrix24 sends; answer 400. The text says what is wrong.
