@@ -61,8 +61,17 @@ fn what_serve_refuses_is_told_by_check_config_and_doctor_in_the_same_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doctor_calls_every_portal_and_disturbs_no_running_service() {
-    let world = World::new().await;
+async fn doctor_calls_every_portal_and_disturbs_no_running_service_on_sqlite() {
+    look_from_beside(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_calls_every_portal_and_disturbs_no_running_service_on_postgres() {
+    look_from_beside(true).await;
+}
+
+async fn look_from_beside(postgres: bool) {
+    let world = World::with(Wish { postgres, ..Wish::default() }).await;
     let config = world.config().to_owned();
     let doctor = || {
         let config = config.clone();
