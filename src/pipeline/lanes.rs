@@ -2,7 +2,7 @@
 //!
 //! Only the head of a lane can run; while it runs or waits, the lane waits with it and nobody else does.
 //!
-//! Memory holds all of a queue as long as that is little. Beyond [`WINDOW`] it holds a *part*: what comes in is then
+//! Memory holds all of a queue as long as that is little. Beyond a limit it holds a *part*: what comes in is then
 //! left to the database, and the first jobs of lanes that are due are read from there whenever few are left to run. So
 //! a portal with 50,000 waiting effects costs no more memory than one with 2,000, and jobs that wait for a later moment
 //! keep nobody from running.
