@@ -84,7 +84,7 @@ struct Lane {
 pub struct Lanes {
     lanes: HashMap<String, Lane>,
     /// Lanes whose head is due.
-    ready: BTreeSet<(Group, u8, Timestamp, String)>,
+    ready: BTreeSet<Place>,
     /// Lanes whose head becomes due later.
     later: BTreeSet<(Timestamp, String)>,
     /// Lane of each waiting job by its id (running ones are not among them).
@@ -93,17 +93,8 @@ pub struct Lanes {
     running: HashSet<String>,
     /// What is known of the database.
     sight: Sight,
-    /// Least time between two looks at it.
-    rest: Rest,
-}
-
-/// [`LOOK`], or longer where a look takes long.
-struct Rest(Millis);
-
-impl Default for Rest {
-    fn default() -> Self {
-        Self(LOOK)
-    }
+    /// How long the last look at it took.
+    took: Duration,
 }
 
 /// How much of a queue's jobs memory holds.
@@ -154,19 +145,26 @@ impl Lanes {
         match &mut self.sight {
             // The page may be older than the news.
             Sight::Reading { missed, .. } => *missed = true,
-            Sight::Whole | Sight::Part { .. } => self.sight = Sight::Part { look: now, wait: self.rest.0 },
+            Sight::Whole | Sight::Part { .. } => self.sight = Sight::Part { look: now, wait: self.rest() },
         }
+    }
+
+    /// Least time between two looks at the database.
+    fn rest(&self) -> Millis {
+        let rest = i64::try_from((self.took * REST).as_millis()).unwrap_or(LOOK_MAX.0);
+        Millis(rest.clamp(LOOK.0, LOOK_MAX.0))
     }
 
     /// Something has changed in the database, or is about to.
     fn look_soon(&mut self, now: Timestamp) {
+        let rest = self.rest();
         match &mut self.sight {
             Sight::Whole => {}
             Sight::Part { look, wait } => {
-                *look = (*look).min(now.plus(self.rest.0));
-                *wait = self.rest.0;
+                *look = (*look).min(now.plus(rest));
+                *wait = rest;
             }
-            Sight::Reading { wait, .. } => *wait = self.rest.0,
+            Sight::Reading { wait, .. } => *wait = rest,
         }
     }
 
@@ -183,15 +181,14 @@ impl Lanes {
     pub fn reading(&mut self) {
         let wait = match self.sight {
             Sight::Part { wait, .. } => wait,
-            Sight::Whole | Sight::Reading { .. } => self.rest.0,
+            Sight::Whole | Sight::Reading { .. } => self.rest(),
         };
         self.sight = Sight::Reading { late: Vec::new(), missed: false, ended: HashSet::new(), wait };
     }
 
     /// Takes what was read in `took`, `whole` when that is all there is; `None` when it could not be read.
     pub fn fill(&mut self, page: Option<(Vec<Queued>, bool)>, now: Timestamp, took: Duration) {
-        let rest = i64::try_from((took * REST).as_millis()).unwrap_or(LOOK_MAX.0);
-        self.rest.0 = Millis(rest.clamp(LOOK.0, LOOK_MAX.0));
+        self.took = took;
         let Sight::Reading { late, missed, ended, wait } = std::mem::take(&mut self.sight) else {
             return self.look_again(now);
         };
@@ -209,7 +206,7 @@ impl Lanes {
             return;
         }
         let grew = self.waiting.len() > known;
-        let wait = if grew { self.rest.0 } else { Millis((wait.0 * 2).min(LOOK_MAX.0)) };
+        let wait = if grew { self.rest() } else { Millis((wait.0 * 2).min(LOOK_MAX.0)) };
         self.sight = Sight::Part { look: now.plus(wait), wait };
         if !late.is_empty() || missed {
             self.look_soon(now);

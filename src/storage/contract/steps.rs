@@ -280,8 +280,8 @@ mod promises {
         assert_eq!(record.provider_id.unwrap().0, format!("wamid.{}", ids[0]));
     }
 
-    pub(super) async fn a_foreign_channel_cannot_touch_a_message(world: &World) {
-        let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &["7900"]).await;
+    /// A channel that the messages of the test do not belong to.
+    async fn another_channel(world: &World) -> ChannelId {
         let line = world.storage.add_line("Other").await.unwrap();
         let other = crate::storage::channels::NewChannel {
             line: line.id,
@@ -290,7 +290,12 @@ mod promises {
             credentials: std::collections::BTreeMap::new(),
             settings: crate::domain::channel::ChannelSettings::default(),
         };
-        let other = world.storage.add_channel(other).await.unwrap();
+        world.storage.add_channel(other).await.unwrap()
+    }
+
+    pub(super) async fn a_foreign_channel_cannot_touch_a_message(world: &World) {
+        let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &["7900"]).await;
+        let other = another_channel(world).await;
         tell(world, &other, vec![status(&ids[0], MessageState::Read, 1_000_900)]).await;
         assert_eq!(state(world, &ids[0]).await, MessageState::Queued);
         let mut unknown = status(&ids[0], MessageState::Read, 1_000_900);
@@ -391,15 +396,7 @@ mod promises {
 
     pub(super) async fn the_echo_of_another_channel_settles_nothing(world: &World) {
         let (_, ids) = planned(world, "k1", WaitFor::Accepted, &["7900"]).await;
-        let line = world.storage.add_line("Other").await.unwrap();
-        let other = crate::storage::channels::NewChannel {
-            line: line.id,
-            provider: "whatsapp_cloud".into(),
-            name: "other".into(),
-            credentials: std::collections::BTreeMap::new(),
-            settings: crate::domain::channel::ChannelSettings::default(),
-        };
-        let other = world.storage.add_channel(other).await.unwrap();
+        let other = another_channel(world).await;
         let undecided = Some(news(&ids[0], MessageState::Undecided, 1_000_100));
         world.storage.settle(vec![settlement(&ids[0], keep(JobState::Unclear), undecided)]).await.unwrap();
         tell(world, &other, vec![status(&ids[0], MessageState::Sent, 1_000_900)]).await;
