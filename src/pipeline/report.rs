@@ -8,7 +8,7 @@ use super::intake;
 use super::lanes::Group;
 use super::policy::{Decision, decide};
 use super::scheduler::{Finished, Hold};
-use crate::crm::Crm;
+use crate::crm::{Crm, TokenStore as _};
 use crate::domain::command::Command;
 use crate::domain::effect::{
     ActionResult, Applied, CommentEffect, CommentView, CrmEffect, CrmError, PortalTrouble, RecipientResult, ReplyEffect,
@@ -128,6 +128,10 @@ fn hold_if_all_wait(pipeline: &Pipeline, queue: &QueueKey, ended: &[Ended]) {
 /// What a failed call means for the portal as a whole.
 pub(super) async fn note_trouble(pipeline: &Pipeline, queue: &QueueKey, error: &CrmError) {
     let QueueKey::Crm(portal) = queue else { return };
+    if error.code == "no_tokens" && pipeline.storage.load_tokens(portal).await.is_ok_and(|pairs| !pairs.is_empty()) {
+        // A robot's call brought fresh ones while the old ones were found dead; nothing else would wake the portal.
+        return;
+    }
     let state = match error.portal {
         PortalTrouble::None => return,
         PortalTrouble::NeedsAuth => PortalState::NeedsAuth,
