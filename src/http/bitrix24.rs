@@ -10,7 +10,7 @@ use crate::crm::TokenPair;
 use crate::crm::bitrix24::command::{CommandOptions, command};
 use crate::crm::bitrix24::wire::{Auth, Event, PageOpen, WireError, event_call, page_open, robot_call};
 use crate::crm::bitrix24::{Proof, ProveError};
-use crate::domain::ids::CommandId;
+use crate::domain::ids::{CommandId, PortalId};
 use crate::domain::job::QueueKey;
 use crate::domain::language::Language;
 use crate::domain::portal::{CrmKind, Portal, PortalState};
@@ -130,22 +130,29 @@ pub async fn robot(
     state.pipeline.accept(Verified::checked(command)).await?;
     telemetry::webhook(SOURCE, "ok");
     if let Some(pair) = call.auth.token_pair(false, now) {
-        state.storage.offer_tokens(&portal.id, pair).await;
-    }
-    if portal.state == PortalState::NeedsAuth {
-        revive(&state, &portal).await;
+        state.storage.offer_tokens(&portal.id, pair.clone()).await;
+        revive(&state, &portal.id, &pair).await;
     }
     Ok(HttpResponse::Ok().finish())
 }
 
-/// A robot's call carries a fresh pair of tokens: a portal whose own pairs have died is tried again with it.
-async fn revive(state: &State, portal: &Portal) {
-    match state.storage.set_portal_state(&portal.id, PortalState::Installed, "").await {
-        Ok(()) => {
-            tracing::info!(portal.id = %portal.id, "a robot's call brought fresh tokens");
-            state.pipeline.state_changed(QueueKey::Crm(portal.id.clone()));
+/// A robot's call carries a fresh pair of tokens: a portal whose own pairs have died is tried again with it. Its state
+/// is asked for only now, after the pair has been offered: whoever finds the old pairs dead looks for an offer after he
+/// has written that state, so one of the two sees the other.
+async fn revive(state: &State, id: &PortalId, pair: &TokenPair) {
+    let needs = |known: &KnownPortal| known.portal.state == PortalState::NeedsAuth;
+    let revived = match state.storage.portal(id).await {
+        Ok(Some(known)) if needs(&known) => state.storage.revive_portal(id, Some(pair)).await,
+        Ok(_) => return,
+        Err(error) => Err(error),
+    };
+    match revived {
+        Ok(true) => {
+            tracing::info!(portal.id = %id, "a robot's call brought fresh tokens");
+            state.pipeline.state_changed(QueueKey::Crm(id.clone()));
         }
-        Err(error) => tracing::warn!(%error, portal.id = %portal.id, "the portal could not be revived"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, portal.id = %id, "the portal could not be revived"),
     }
 }
 

@@ -189,7 +189,10 @@ async fn card_unreadable(
             next.job.tries += u32::from(counts);
             keep(pipeline, queue, next, JobState::Ready, due, None).await;
         }
-        Decision::Pause => keep(pipeline, queue, queued, JobState::Ready, now.plus(Millis::seconds(30)), None).await,
+        Decision::Pause => {
+            let due = now.plus(super::report::trouble_look(&error));
+            keep(pipeline, queue, queued, JobState::Ready, due, None).await;
+        }
         Decision::Settle | Decision::Expire | Decision::Unclear => {
             let failure = Failure::with(ErrorCode::CrmUnavailable, error.code.clone());
             let planned = store(pipeline, command, vec![refused(pipeline, command, "", failure)]).await;

@@ -50,7 +50,9 @@ pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, group: Group
     }
 }
 
-/// How often work that waits for a person is looked at.
+/// How often work that waits for a person is looked at, when its portal is held for it …
+const HELD_LOOK: Millis = Millis::seconds(1);
+/// … and when nothing is.
 const TROUBLE_LOOK: Millis = Millis::seconds(30);
 
 /// How one job ended.
@@ -128,10 +130,6 @@ fn hold_if_all_wait(pipeline: &Pipeline, queue: &QueueKey, ended: &[Ended]) {
 /// What a failed call means for the portal as a whole.
 pub(super) async fn note_trouble(pipeline: &Pipeline, queue: &QueueKey, error: &CrmError) {
     let QueueKey::Crm(portal) = queue else { return };
-    if error.code == "no_tokens" && pipeline.storage.load_tokens(portal).await.is_ok_and(|pairs| !pairs.is_empty()) {
-        // A robot's call brought fresh ones while the old ones were found dead; nothing else would wake the portal.
-        return;
-    }
     let state = match error.portal {
         PortalTrouble::None => return,
         PortalTrouble::NeedsAuth => PortalState::NeedsAuth,
@@ -142,7 +140,30 @@ pub(super) async fn note_trouble(pipeline: &Pipeline, queue: &QueueKey, error: &
     if let Err(error) = pipeline.storage.set_portal_state(portal, state, &error.to_string()).await {
         tracing::error!(%error, "the portal's state could not be stored");
     }
+    if error.code == "no_tokens" {
+        revive_if_offered(pipeline, portal).await;
+    }
     pipeline.scheduler.hold(queue.clone(), Hold::Paused);
+}
+
+/// When a job that met trouble only a person can mend is looked at again. A portal in trouble is held as a whole, so its
+/// jobs go on as soon as it is mended; trouble of ours (an application that is no longer configured) has nobody to hold
+/// it, so it must not spin.
+pub(super) fn trouble_look(error: &CrmError) -> Millis {
+    if error.portal == PortalTrouble::None { TROUBLE_LOOK } else { HELD_LOOK }
+}
+
+/// A robot's call may have brought fresh tokens while the old ones were found dead; nothing else would wake the portal.
+async fn revive_if_offered(pipeline: &Pipeline, portal: &PortalId) {
+    let revived = match pipeline.storage.load_tokens(portal).await {
+        Ok(pairs) if pairs.is_empty() => return,
+        Ok(_) => pipeline.storage.revive_portal(portal, None).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.0),
+    };
+    match revived {
+        Ok(_) => tracing::info!(portal.id = %portal, "fresh tokens came while the old ones died"),
+        Err(error) => tracing::warn!(error, portal.id = %portal, "the portal could not be revived"),
+    }
 }
 
 async fn run_effects(
@@ -271,9 +292,7 @@ fn failed(pipeline: &Pipeline, job: &Job, revision: i64, effect: &CrmEffect, err
             (keep(state, due, tries, None), Some((state, due, tries)))
         }
         Decision::Pause => {
-            // A portal that needs a person is held as a whole; trouble of ours (an application that is no longer
-            // configured) has nobody to hold it, so it must not spin.
-            let due = now.plus(TROUBLE_LOOK);
+            let due = now.plus(trouble_look(&error));
             let state = if doubtful { JobState::Unclear } else { JobState::Ready };
             (keep(state, due, job.tries, None), Some((state, due, job.tries)))
         }

@@ -34,6 +34,8 @@ const PAUSED_LOOK: Millis = Millis::seconds(30);
 const IDLE: Millis = Millis::minutes(2);
 /// How often the registrations of all portals are compared.
 const COMPARING: Millis = Millis::hours(24);
+/// Every so many sweeps (seconds), portals that wait for tokens are given those that came.
+const REVIVING: u64 = 20;
 /// Jobs due for longer than this that nobody runs have fallen through somewhere.
 const STRAGGLING: Millis = Millis::seconds(20);
 
@@ -275,9 +277,9 @@ async fn take_all(pipeline: &Pipeline, queues: Vec<QueueKey>) {
     }
 }
 
-/// Answers CRMs whose time is over.
+/// Answers CRMs whose time is over, and gives portals the tokens that came for them.
 async fn sweep(pipeline: Arc<Pipeline>, stop: CancellationToken) {
-    loop {
+    for round in 1_u64.. {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
             () = stop.cancelled() => return,
@@ -286,6 +288,13 @@ async fn sweep(pipeline: Arc<Pipeline>, stop: CancellationToken) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "waiting robots answered because their time was over"),
             Err(error) => tracing::warn!(%error, "overdue robots could not be looked up"),
+        }
+        if !round.is_multiple_of(REVIVING) {
+            continue;
+        }
+        match pipeline.storage.revive_offered().await {
+            Ok(portals) => portals.into_iter().for_each(|portal| pipeline.state_changed(QueueKey::Crm(portal))),
+            Err(error) => tracing::warn!(%error, "portals without tokens could not be looked up"),
         }
     }
 }

@@ -195,6 +195,44 @@ impl Storage {
         Ok(())
     }
 
+    /// Living tokens have come for a portal whose own had died: keeps them, where every replica finds them, and lets the
+    /// portal work again. False when it was not waiting for tokens.
+    ///
+    /// # Errors
+    /// [`StorageError`]; nothing was changed.
+    pub async fn revive_portal(&self, id: &PortalId, pair: Option<&TokenPair>) -> Result<bool, StorageError> {
+        let mut tx = self.db.begin().await?;
+        if tx.row(sql::PORTAL_REVIVE, args![id.as_str(), self.clock.now().0]).await?.is_none() {
+            return Ok(false);
+        }
+        if let Some(pair) = pair {
+            self.save_pair(&mut tx, id, pair).await?;
+        }
+        tx.commit().await?;
+        self.portals.forget(id).await;
+        Ok(true)
+    }
+
+    /// Revives the portals that wait for tokens and whose robots brought some to this process since: a call may come in
+    /// the very moment in which the old pairs are found dead, also by another replica. Tells which.
+    ///
+    /// # Errors
+    /// [`StorageError`]; may be repeated.
+    pub async fn revive_offered(&self) -> Result<Vec<PortalId>, StorageError> {
+        let mut revived = Vec::new();
+        if self.portals.offered.iter().next().is_none() {
+            return Ok(revived);
+        }
+        for row in self.db.rows(sql::PORTALS_NEEDING_AUTH, args![]).await? {
+            let id = PortalId::stored(row.text("id")?);
+            let Some(offered) = self.portals.offered.remove(&id).await else { continue };
+            if self.revive_portal(&id, Some(&offered)).await? {
+                revived.push(id);
+            }
+        }
+        Ok(revived)
+    }
+
     /// The application was removed from the portal: its secrets are forgotten, what was registered is gone, and what was
     /// still to be told to it has nobody to hear it.
     ///

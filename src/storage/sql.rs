@@ -168,7 +168,13 @@ statements! {
         WHERE portals.state <> 'uninstalled' OR portals.changed_ms < $11
         RETURNING id";
     /// The portal can or cannot be talked to.
-    PORTAL_STATE = "UPDATE portals SET state = $2, state_reason = $3, changed_ms = $4 WHERE id = $1";
+    PORTAL_STATE = "UPDATE portals SET state = $2, state_reason = $3, changed_ms = $4 WHERE id = $1
+        AND (state <> 'uninstalled' OR $2 = 'uninstalled')";
+    /// A portal whose tokens had died has living ones again.
+    PORTAL_REVIVE = "UPDATE portals SET state = 'installed', state_reason = '', changed_ms = $2
+        WHERE id = $1 AND state = 'needs_auth' RETURNING id";
+    /// Portals whose tokens have died.
+    PORTALS_NEEDING_AUTH = "SELECT id FROM portals WHERE state = 'needs_auth'";
     /// The portal was renamed.
     PORTAL_ENDPOINT = "UPDATE portals SET domain = $2, client_endpoint = $3, changed_ms = $4 WHERE id = $1";
     /// What is left of a removed portal is not used again.
