@@ -141,11 +141,16 @@ async fn prepare_all(db: &Db) {
         check(db, name, text, &[]).await;
     }
     for (name, batch) in sql::BATCHES {
-        for rows in [1, 3] {
-            let dialect = if matches!(db, Db::Sqlite { .. }) { Dialect::Sqlite } else { Dialect::Postgres };
-            let batch: Batch = *batch;
-            let kinds: Vec<char> = batch.kinds.chars().cycle().take(batch.kinds.len() * rows).collect();
-            check(db, name, expanded(batch, rows, dialect), &kinds).await;
+        let batch: Batch = *batch;
+        match db {
+            Db::Sqlite { .. } => {
+                for rows in [1, 3] {
+                    let kinds: Vec<char> = batch.kinds.chars().cycle().take(batch.kinds.len() * rows).collect();
+                    check(db, name, expanded(batch, rows, Dialect::Sqlite), &kinds).await;
+                }
+            }
+            // The types of its arrays stand in the text.
+            Db::Postgres(_) => check(db, name, expanded(batch, 1, Dialect::Postgres), &[]).await,
         }
     }
 }

@@ -19,10 +19,16 @@ use sqlx::{Arguments, ConnectOptions, Executor, PgPool, Postgres, Row as _, SqlS
 use super::StorageError;
 use super::sqlite::{self, LocalRow, SqliteTx, Writer};
 
-/// Most rows one statement takes. Bounds the number of prepared statements and of bound values (PostgreSQL: 65,535).
+/// Most rows one statement of SQLite takes; a power of two. Bounds the number of prepared statements.
 const ROWS_MAX: usize = 128;
+/// Most rows one statement of PostgreSQL takes.
+const ARRAY_MAX: usize = 4096;
 /// Prepared statements kept per connection: every constant of `sql.rs` in every batch size.
 pub(super) const STATEMENTS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+/// Every statement finds its rows by an index. Left to itself the planner keeps plans it made while a table was small:
+/// a rush of 10,000 jobs then reads all of them with every statement, until the next ANALYZE.
+const POSTGRES_SETTINGS: &str =
+    "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
 /// Longest wait for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
 
@@ -103,16 +109,14 @@ macro_rules! args {
 }
 pub(super) use args;
 
-/// A statement that takes many rows: `{rows}` stands where `VALUES` lists them. It has no other places, because SQLite
-/// finds numbered places by a linear search and would spend its time on names.
+/// A statement that takes many rows: `VALUES {rows}` stands where they are listed. It has no other places, because
+/// SQLite finds numbered places by a linear search and would spend its time on names.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch {
-    /// Text with `{rows}` once.
+    /// Text with `VALUES {rows}` once.
     pub(super) text: &'static str,
     /// One letter per value of a row: `t` text, `i` whole number.
     pub(super) kinds: &'static str,
-    /// True when a repeated row changes nothing, so that sizes can be rounded up (fewer texts to prepare).
-    pub(super) repeatable: bool,
 }
 
 /// One row of an answer.
@@ -235,8 +239,13 @@ impl Db {
     }
 
     async fn open_postgres(options: PgConnectOptions) -> Result<Self, StorageError> {
-        let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(ACQUIRE).connect_with(options).await?;
-        Ok(Self::Postgres(pool))
+        let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(ACQUIRE).after_connect(|connection, _| {
+            Box::pin(async move {
+                connection.execute(POSTGRES_SETTINGS).await?;
+                Ok(())
+            })
+        });
+        Ok(Self::Postgres(pool.connect_with(options).await?))
     }
 
     /// Compares the migrations that were applied with those of this program.
@@ -349,9 +358,15 @@ impl Db {
     /// Reads with a many-row statement outside any transaction.
     pub(super) async fn batch_rows(&self, batch: Batch, rows: Vec<Vec<Arg>>) -> Result<Vec<Row>, StorageError> {
         let mut found = Vec::new();
-        for chunk in chunks(batch, rows) {
-            let (sql, args) = self.expand(batch, chunk);
-            found.extend(self.rows(sql, args).await?);
+        for chunk in chunks(rows, self.dialect()) {
+            let sql = expanded(batch, chunk.len(), self.dialect());
+            match self {
+                Self::Sqlite { .. } => found.extend(self.rows(sql, chunk.into_iter().flatten().collect()).await?),
+                Self::Postgres(pool) => {
+                    let rows = pool.fetch_all(sqlx::query_with(sql, postgres_columns(batch, chunk)?)).await?;
+                    found.extend(rows.into_iter().map(Row::Postgres));
+                }
+            }
         }
         Ok(found)
     }
@@ -364,12 +379,11 @@ impl Db {
         Ok(changed)
     }
 
-    fn expand(&self, batch: Batch, rows: Vec<Vec<Arg>>) -> (&'static str, Vec<Arg>) {
-        let dialect = match self {
+    fn dialect(&self) -> Dialect {
+        match self {
             Self::Sqlite { .. } => Dialect::Sqlite,
             Self::Postgres(_) => Dialect::Postgres,
-        };
-        (expanded(batch, rows.len(), dialect), rows.into_iter().flatten().collect())
+        }
     }
 }
 
@@ -403,9 +417,14 @@ impl Tx {
     /// Runs a many-row statement; no rows, no statement.
     pub(super) async fn batch(&mut self, batch: Batch, rows: Vec<Vec<Arg>>) -> Result<u64, StorageError> {
         let mut changed = 0;
-        for chunk in chunks(batch, rows) {
+        for chunk in chunks(rows, self.dialect()) {
             let sql = expanded(batch, chunk.len(), self.dialect());
-            changed += self.exec(sql, chunk.into_iter().flatten().collect()).await?;
+            changed += match self {
+                Self::Sqlite(tx) => tx.exec(sql, chunk.into_iter().flatten().collect()).await?,
+                Self::Postgres(tx) => {
+                    tx.execute(sqlx::query_with(sql, postgres_columns(batch, chunk)?)).await?.rows_affected()
+                }
+            };
         }
         Ok(changed)
     }
@@ -413,9 +432,18 @@ impl Tx {
     /// Runs a many-row statement and reads its rows.
     pub(super) async fn batch_rows(&mut self, batch: Batch, rows: Vec<Vec<Arg>>) -> Result<Vec<Row>, StorageError> {
         let mut found = Vec::new();
-        for chunk in chunks(batch, rows) {
+        for chunk in chunks(rows, self.dialect()) {
             let sql = expanded(batch, chunk.len(), self.dialect());
-            found.extend(self.rows(sql, chunk.into_iter().flatten().collect()).await?);
+            match self {
+                Self::Sqlite(tx) => {
+                    let rows = tx.rows(sql, chunk.into_iter().flatten().collect()).await?;
+                    found.extend(rows.into_iter().map(Row::Local));
+                }
+                Self::Postgres(tx) => {
+                    let rows = tx.fetch_all(sqlx::query_with(sql, postgres_columns(batch, chunk)?)).await?;
+                    found.extend(rows.into_iter().map(Row::Postgres));
+                }
+            }
         }
         Ok(found)
     }
@@ -436,37 +464,26 @@ impl Tx {
     }
 }
 
-/// How places are written when rows are listed.
+/// How rows are listed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Dialect {
-    /// `?`
+    /// `VALUES (?, ?), (?, ?)`: every number of rows is a text of its own.
     Sqlite,
-    /// `$1`
+    /// `SELECT * FROM UNNEST($1::text[], $2::bigint[])`: one text for any number of rows, so it is planned once.
     Postgres,
 }
 
-/// Splits rows into pieces of a few fixed sizes, so that few texts are prepared.
-///
-/// A statement whose rows may repeat is filled up to the next power of two with its last row; any other is cut into
-/// powers of two.
-fn chunks(batch: Batch, rows: Vec<Vec<Arg>>) -> Vec<Vec<Vec<Arg>>> {
+/// Splits rows into pieces that one statement takes: for SQLite into powers of two, so that few texts are prepared.
+fn chunks(rows: Vec<Vec<Arg>>, dialect: Dialect) -> Vec<Vec<Vec<Arg>>> {
     let mut pieces = Vec::new();
     let mut rest = rows;
     while !rest.is_empty() {
-        let size = if batch.repeatable {
-            rest.len().min(ROWS_MAX)
-        } else {
-            let power = usize::BITS - 1 - rest.len().leading_zeros();
-            (1 << power).min(ROWS_MAX)
+        let size = match dialect {
+            Dialect::Sqlite => 1 << rest.len().min(ROWS_MAX).ilog2(),
+            Dialect::Postgres => rest.len().min(ARRAY_MAX),
         };
         let tail = rest.split_off(size);
-        let mut piece = std::mem::replace(&mut rest, tail);
-        if batch.repeatable
-            && let Some(last) = piece.last().cloned()
-        {
-            piece.resize(size.next_power_of_two(), last);
-        }
-        pieces.push(piece);
+        pieces.push(std::mem::replace(&mut rest, tail));
     }
     pieces
 }
@@ -475,24 +492,25 @@ fn chunks(batch: Batch, rows: Vec<Vec<Arg>>) -> Vec<Vec<Vec<Arg>>> {
 pub(super) fn expanded(batch: Batch, rows: usize, dialect: Dialect) -> &'static str {
     type Key = (usize, usize, Dialect);
     static TEXTS: LazyLock<Mutex<HashMap<Key, &'static str>>> = LazyLock::new(Mutex::default);
+    let rows = if dialect == Dialect::Postgres { 0 } else { rows };
     let key = (batch.text.as_ptr().addr(), rows, dialect);
     let mut texts = TEXTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     texts.entry(key).or_insert_with(|| {
-        let mut list = String::new();
-        let mut place = 0;
-        for row in 0..rows {
-            list.push_str(if row == 0 { "(" } else { ", (" });
-            for column in 0..batch.kinds.len() {
-                place += 1;
-                let comma = if column == 0 { "" } else { ", " };
-                match dialect {
-                    Dialect::Sqlite => list.push_str(&format!("{comma}?")),
-                    Dialect::Postgres => list.push_str(&format!("{comma}${place}")),
-                }
+        let list = match dialect {
+            Dialect::Sqlite => {
+                let row = format!("({})", vec!["?"; batch.kinds.len()].join(", "));
+                format!("VALUES {}", vec![row; rows].join(", "))
             }
-            list.push(')');
-        }
-        Box::leak(batch.text.replace("{rows}", &list).into_boxed_str())
+            Dialect::Postgres => {
+                let array =
+                    |(index, kind)| format!("${}::{}[]", index + 1, if kind == 't' { "text" } else { "bigint" });
+                let arrays: Vec<String> = batch.kinds.chars().enumerate().map(array).collect();
+                // The names that PostgreSQL and SQLite give to the columns of VALUES.
+                let names: Vec<String> = (1..=arrays.len()).map(|place| format!("column{place}")).collect();
+                format!("SELECT * FROM UNNEST({}) AS u({})", arrays.join(", "), names.join(", "))
+            }
+        };
+        Box::leak(batch.text.replace("VALUES {rows}", &list).into_boxed_str())
     })
 }
 
@@ -530,6 +548,46 @@ fn postgres_args(args: Vec<Arg>) -> Result<PgArguments, StorageError> {
             Arg::Int(value) => bound.add(value),
             Arg::MaybeText(value) => bound.add(value),
             Arg::MaybeInt(value) => bound.add(value),
+        }
+        .map_err(|e| StorageError::Broken(e.to_string()))?;
+    }
+    Ok(bound)
+}
+
+/// Rows as one array per column.
+fn postgres_columns(batch: Batch, rows: Vec<Vec<Arg>>) -> Result<PgArguments, StorageError> {
+    enum Column {
+        Text(Vec<Option<String>>),
+        Int(Vec<Option<i64>>),
+    }
+    let empty = |kind| match kind {
+        't' => Column::Text(Vec::with_capacity(rows.len())),
+        _ => Column::Int(Vec::with_capacity(rows.len())),
+    };
+    let mut columns: Vec<Column> = batch.kinds.chars().map(empty).collect();
+    let wrong = || StorageError::Broken(format!("a row does not fit {:?}: {}", batch.kinds, batch.text));
+    for row in rows {
+        if row.len() != columns.len() {
+            return Err(wrong());
+        }
+        for (column, value) in columns.iter_mut().zip(row) {
+            match (column, value) {
+                (Column::Text(list), Arg::Text(value)) => list.push(Some(value)),
+                (Column::Text(list), Arg::MaybeText(value)) => list.push(value),
+                (Column::Int(list), Arg::Int(value)) => list.push(Some(value)),
+                (Column::Int(list), Arg::MaybeInt(value)) => list.push(value),
+                (Column::Text(_), Arg::Int(_) | Arg::MaybeInt(_))
+                | (Column::Int(_), Arg::Text(_) | Arg::MaybeText(_)) => {
+                    return Err(wrong());
+                }
+            }
+        }
+    }
+    let mut bound = PgArguments::default();
+    for column in columns {
+        match column {
+            Column::Text(list) => bound.add(list),
+            Column::Int(list) => bound.add(list),
         }
         .map_err(|e| StorageError::Broken(e.to_string()))?;
     }

@@ -13,11 +13,10 @@ macro_rules! statements {
     };
 }
 
-/// Declares the many-row statements: `name[kinds of the columns, repeatable] = text`.
+/// Declares the many-row statements: `name[kinds of the columns] = text`.
 macro_rules! batches {
-    ($($(#[$doc:meta])* $name:ident[$kinds:literal, $repeatable:literal] = $text:expr;)*) => {
-        $($(#[$doc])* pub(super) const $name: Batch =
-            Batch { text: $text, kinds: $kinds, repeatable: $repeatable };)*
+    ($($(#[$doc:meta])* $name:ident[$kinds:literal] = $text:expr;)*) => {
+        $($(#[$doc])* pub(super) const $name: Batch = Batch { text: $text, kinds: $kinds };)*
         /// Every many-row statement by name.
         #[cfg(test)]
         pub(super) const BATCHES: &[(&str, Batch)] = &[$((stringify!($name), $name)),*];
@@ -227,50 +226,50 @@ statements! {
 batches! {
     // --- accept -------------------------------------------------------------------------------------------------
     /// New commands; a known key changes nothing.
-    COMMANDS_ADD["tttttiiiii", true] = "INSERT INTO commands (id, portal_id, dedupe_key, payload, state, wait_rank, answer_by_ms,
+    COMMANDS_ADD["tttttiiiii"] = "INSERT INTO commands (id, portal_id, dedupe_key, payload, state, wait_rank, answer_by_ms,
             in_time, received_ms, changed_ms) VALUES {rows}
         ON CONFLICT (portal_id, dedupe_key) DO NOTHING RETURNING id";
     /// New jobs; known ones stay.
-    JOBS_ADD["tttttttiiiii", true] = "INSERT INTO jobs (id, queue, lane, kind, subject, seq, state, revision, tries, due_ms,
+    JOBS_ADD["tttttttiiiii"] = "INSERT INTO jobs (id, queue, lane, kind, subject, seq, state, revision, tries, due_ms,
             not_after_ms, changed_ms) VALUES {rows} ON CONFLICT (id) DO NOTHING";
     /// New jobs, or one more request for known work.
-    JOBS_ASK["tttttttiiiii", false] = "INSERT INTO jobs (id, queue, lane, kind, subject, seq, state, revision, tries, due_ms,
+    JOBS_ASK["tttttttiiiii"] = "INSERT INTO jobs (id, queue, lane, kind, subject, seq, state, revision, tries, due_ms,
             not_after_ms, changed_ms) VALUES {rows}
         ON CONFLICT (id) DO UPDATE SET revision = jobs.revision + 1, changed_ms = excluded.changed_ms
         RETURNING id, queue, lane, kind, subject, seq, state, revision, tries, due_ms, not_after_ms, started_ms, reason,
             changed_ms";
     /// There is work in queues this process does not own: an unknown queue becomes its own, the owner of a known one
     /// (or whoever finds it free) is told by `next_due_ms`.
-    QUEUES_NEWS["tti", false] = "INSERT INTO queues (key, owner, next_due_ms) VALUES {rows}
+    QUEUES_NEWS["tti"] = "INSERT INTO queues (key, owner, next_due_ms) VALUES {rows}
         ON CONFLICT (key) DO UPDATE SET next_due_ms = CASE WHEN queues.next_due_ms < excluded.next_due_ms
             THEN queues.next_due_ms ELSE excluded.next_due_ms END";
 
     // --- plan ---------------------------------------------------------------------------------------------------
     /// A command has been turned into messages; only once. A CRM that could not wait for that has its answer already.
-    COMMANDS_PLANNED["tti", true] = "WITH v(id, state, now_ms) AS (VALUES {rows})
+    COMMANDS_PLANNED["tti"] = "WITH v(id, state, now_ms) AS (VALUES {rows})
         UPDATE commands SET planned = 1, changed_ms = v.now_ms,
             state = CASE WHEN commands.state = 'new' THEN v.state ELSE commands.state END
         FROM v WHERE commands.id = v.id AND commands.planned = 0 RETURNING commands.id";
     /// New outgoing messages.
-    MESSAGES_ADD["titttttittititttiiii", true] = "INSERT INTO messages (id, inbound, channel_id, peer, portal_id, command_id, card, comments,
+    MESSAGES_ADD["titttttittititttiiii"] = "INSERT INTO messages (id, inbound, channel_id, peer, portal_id, command_id, card, comments,
             responsible, content, used_fallback, state, rank, provider_id, error_code, error_detail, created_ms,
             failed_ms, sent_ms, changed_ms) VALUES {rows} ON CONFLICT (id) DO NOTHING RETURNING id";
     /// What is known of persons on channels.
-    DIALOGS_FIND["tt", true] = "WITH v(channel_id, peer) AS (VALUES {rows})
+    DIALOGS_FIND["tt"] = "WITH v(channel_id, peer) AS (VALUES {rows})
         SELECT DISTINCT d.channel_id, d.peer, d.last_inbound_ms FROM v
         JOIN dialogs d ON d.channel_id = v.channel_id AND d.peer = v.peer";
 
     // --- run ----------------------------------------------------------------------------------------------------
     /// Jobs whose work must not be done twice are begun; whoever is named by RETURNING may do it.
-    JOBS_START["tti", true] = "WITH v(id, started_by, now_ms) AS (VALUES {rows})
+    JOBS_START["tti"] = "WITH v(id, started_by, now_ms) AS (VALUES {rows})
         UPDATE jobs SET state = 'started', started_by = v.started_by, started_ms = v.now_ms, changed_ms = v.now_ms
         FROM v WHERE jobs.id = v.id AND jobs.state = 'ready' RETURNING jobs.id";
     /// The same for work that looks first whether it was done (comments).
-    JOBS_START_AGAIN["tti", true] = "WITH v(id, started_by, now_ms) AS (VALUES {rows})
+    JOBS_START_AGAIN["tti"] = "WITH v(id, started_by, now_ms) AS (VALUES {rows})
         UPDATE jobs SET state = 'started', started_by = v.started_by, started_ms = v.now_ms, changed_ms = v.now_ms
         FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead' RETURNING jobs.id";
     /// Messages move up.
-    MESSAGES_MOVE["tttiiiiiiittttii", true] = "WITH v(id, channel_id, state, rank, below, accepted_ms, sent_ms, delivered_ms, read_ms,
+    MESSAGES_MOVE["tttiiiiiiittttii"] = "WITH v(id, channel_id, state, rank, below, accepted_ms, sent_ms, delivered_ms, read_ms,
             failed_ms, provider_id, error_code, error_detail, vendor_code, used_fallback, now_ms) AS (VALUES {rows})
         UPDATE messages SET state = v.state, rank = v.rank,
             accepted_ms = COALESCE(messages.accepted_ms, v.accepted_ms), sent_ms = COALESCE(messages.sent_ms, v.sent_ms),
@@ -284,13 +283,13 @@ batches! {
         RETURNING messages.id, messages.command_id, messages.portal_id, messages.card, messages.comments,
             messages.state, messages.accepted_ms";
     /// Why messages still wait.
-    MESSAGES_NOTE["tttti", true] = "WITH v(id, error_code, error_detail, vendor_code, now_ms) AS (VALUES {rows})
+    MESSAGES_NOTE["tttti"] = "WITH v(id, error_code, error_detail, vendor_code, now_ms) AS (VALUES {rows})
         UPDATE messages SET error_code = v.error_code, error_detail = v.error_detail, vendor_code = v.vendor_code,
             changed_ms = v.now_ms
         FROM v WHERE messages.id = v.id AND messages.rank = 0 AND messages.inbound = 0
         RETURNING messages.id, messages.portal_id, messages.card, messages.comments";
     /// Late news: the times are kept, the state stays.
-    MESSAGES_LATE["ttiiiit", true] = "WITH v(id, channel_id, accepted_ms, sent_ms, delivered_ms, read_ms, provider_id) AS
+    MESSAGES_LATE["ttiiiit"] = "WITH v(id, channel_id, accepted_ms, sent_ms, delivered_ms, read_ms, provider_id) AS
             (VALUES {rows})
         UPDATE messages SET accepted_ms = COALESCE(messages.accepted_ms, v.accepted_ms),
             sent_ms = COALESCE(messages.sent_ms, v.sent_ms),
@@ -300,43 +299,43 @@ batches! {
         FROM v WHERE messages.id = v.id AND messages.inbound = 0
             AND (v.channel_id IS NULL OR messages.channel_id = v.channel_id)";
     /// Finished jobs.
-    JOBS_DELETE["t", true] = "DELETE FROM jobs WHERE id IN (SELECT column1 FROM (VALUES {rows}) AS v)";
+    JOBS_DELETE["t"] = "DELETE FROM jobs WHERE id IN (SELECT column1 FROM (VALUES {rows}) AS v)";
     /// Sends of a channel that its echo has settled, also when they had been given up.
-    JOBS_DELETE_UNCLEAR["tt", true] = "DELETE FROM jobs WHERE id IN (SELECT j.id FROM (VALUES {rows}) AS v
+    JOBS_DELETE_UNCLEAR["tt"] = "DELETE FROM jobs WHERE id IN (SELECT j.id FROM (VALUES {rows}) AS v
             JOIN jobs j ON j.id = v.column1 AND j.queue = v.column2 AND j.state IN ('unclear', 'dead'))
         RETURNING id, queue";
     /// Jobs that have not begun and are withdrawn.
-    JOBS_DELETE_READY["t", true] = "DELETE FROM jobs WHERE state = 'ready' AND id IN
+    JOBS_DELETE_READY["t"] = "DELETE FROM jobs WHERE state = 'ready' AND id IN
             (SELECT column1 FROM (VALUES {rows}) AS v) RETURNING id, subject";
     /// Effects that are done, unless they were asked for again meanwhile.
-    JOBS_DELETE_REVISION["ti", true] = "DELETE FROM jobs WHERE id IN (SELECT j.id FROM (VALUES {rows}) AS v
+    JOBS_DELETE_REVISION["ti"] = "DELETE FROM jobs WHERE id IN (SELECT j.id FROM (VALUES {rows}) AS v
             JOIN jobs j ON j.id = v.column1 AND j.revision = v.column2)";
     /// Effects that were asked for again while they ran.
-    JOBS_AGAIN["ti", true] = "WITH v(id, now_ms) AS (VALUES {rows})
+    JOBS_AGAIN["ti"] = "WITH v(id, now_ms) AS (VALUES {rows})
         UPDATE jobs SET state = 'ready', tries = 0, due_ms = v.now_ms, started_ms = NULL, started_by = NULL,
             changed_ms = v.now_ms
         FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead'
         RETURNING jobs.id, jobs.queue, jobs.lane, jobs.kind, jobs.subject, jobs.seq, jobs.state, jobs.revision,
             jobs.tries, jobs.due_ms, jobs.not_after_ms, jobs.started_ms, jobs.reason, jobs.changed_ms";
     /// Jobs wait, turn unclear or die.
-    JOBS_PUT["ttiiti", true] = "WITH v(id, state, due_ms, tries, reason, now_ms) AS (VALUES {rows})
+    JOBS_PUT["ttiiti"] = "WITH v(id, state, due_ms, tries, reason, now_ms) AS (VALUES {rows})
         UPDATE jobs SET state = v.state, due_ms = v.due_ms, tries = v.tries, reason = v.reason, changed_ms = v.now_ms
         FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead'";
     /// The journal.
-    ATTEMPTS_ADD["tttiitttt", true] = "INSERT INTO attempts (id, job_id, message_id, at_ms, duration_ms, outcome, failure_class,
+    ATTEMPTS_ADD["tttiitttt"] = "INSERT INTO attempts (id, job_id, message_id, at_ms, duration_ms, outcome, failure_class,
             vendor_code, raw) VALUES {rows} ON CONFLICT (id) DO NOTHING";
 
     // --- ingest -------------------------------------------------------------------------------------------------
     /// Which message of ours a provider's id belongs to.
-    MESSAGES_BY_PROVIDER_ID["tt", true] = "WITH v(channel_id, provider_id) AS (VALUES {rows})
+    MESSAGES_BY_PROVIDER_ID["tt"] = "WITH v(channel_id, provider_id) AS (VALUES {rows})
         SELECT DISTINCT m.id, m.provider_id FROM v
         JOIN messages m ON m.provider_id = v.provider_id AND m.channel_id = v.channel_id AND m.inbound = 0";
     /// An echo came for a message that was accepted at `echo_ms`: proof that the channel's way back works.
-    CHANNELS_ECHO["ti", true] = "WITH v(id, echo_ms) AS (VALUES {rows})
+    CHANNELS_ECHO["ti"] = "WITH v(id, echo_ms) AS (VALUES {rows})
         UPDATE channels SET echo_ms = v.echo_ms FROM v
         WHERE channels.id = v.id AND (channels.echo_ms IS NULL OR channels.echo_ms < v.echo_ms)";
     /// A person wrote: the window opens, and never closes earlier because of late news.
-    DIALOGS_WROTE["tttii", false] = "INSERT INTO dialogs (channel_id, peer, name, last_inbound_ms, changed_ms) VALUES {rows}
+    DIALOGS_WROTE["tttii"] = "INSERT INTO dialogs (channel_id, peer, name, last_inbound_ms, changed_ms) VALUES {rows}
         ON CONFLICT (channel_id, peer) DO UPDATE SET
             name = CASE WHEN excluded.name = '' THEN dialogs.name ELSE excluded.name END,
             last_inbound_ms = CASE WHEN dialogs.last_inbound_ms IS NULL
@@ -346,37 +345,37 @@ batches! {
 
     // --- waiting CRMs -------------------------------------------------------------------------------------------
     /// Locks the commands whose messages moved, so that two writers cannot both see the other's part missing.
-    COMMANDS_TOUCH["ti", true] = "WITH v(id, now_ms) AS (VALUES {rows})
+    COMMANDS_TOUCH["ti"] = "WITH v(id, now_ms) AS (VALUES {rows})
         UPDATE commands SET changed_ms = v.now_ms FROM v WHERE commands.id = v.id AND commands.state = 'open'
         RETURNING commands.id";
     /// How many messages of a command have reached what is waited for.
-    COMMANDS_PROGRESS["t", true] = "WITH v(id) AS (VALUES {rows})
+    COMMANDS_PROGRESS["t"] = "WITH v(id) AS (VALUES {rows})
         SELECT c.id, COUNT(DISTINCT m.id) AS total,
             COUNT(DISTINCT CASE WHEN m.rank >= c.wait_rank THEN m.id END) AS reached
         FROM v JOIN commands c ON c.id = v.id JOIN messages m ON m.command_id = c.id GROUP BY c.id";
     /// The CRM gets its result now.
-    COMMANDS_ANSWER["tii", true] = "WITH v(id, in_time, now_ms) AS (VALUES {rows})
+    COMMANDS_ANSWER["tii"] = "WITH v(id, in_time, now_ms) AS (VALUES {rows})
         UPDATE commands SET state = 'answered', in_time = v.in_time, changed_ms = v.now_ms FROM v
         WHERE commands.id = v.id AND commands.state IN ('new', 'open')
         RETURNING commands.id, commands.portal_id, commands.received_ms";
     /// The CRM has its result.
-    COMMANDS_CLOSE["ti", true] = "WITH v(id, now_ms) AS (VALUES {rows})
+    COMMANDS_CLOSE["ti"] = "WITH v(id, now_ms) AS (VALUES {rows})
         UPDATE commands SET state = 'closed', changed_ms = v.now_ms FROM v WHERE commands.id = v.id";
 
     // --- effects ------------------------------------------------------------------------------------------------
     /// Which comment tells about which message.
-    COMMENTS_PUT["tt", true] = "WITH v(id, comment_id) AS (VALUES {rows})
+    COMMENTS_PUT["tt"] = "WITH v(id, comment_id) AS (VALUES {rows})
         UPDATE messages SET comment_id = v.comment_id FROM v WHERE messages.id = v.id";
     /// Messages by id.
-    MESSAGES_BY_ID["t", true] = concat!("SELECT ", message_columns!(), ", m.inbound FROM messages m
+    MESSAGES_BY_ID["t"] = concat!("SELECT ", message_columns!(), ", m.inbound FROM messages m
         WHERE m.id IN (SELECT column1 FROM (VALUES {rows}) AS v)");
     /// Messages by command, in the order they were made.
-    MESSAGES_BY_COMMAND["t", true] = concat!("SELECT ", message_columns!(), ", m.inbound FROM messages m
+    MESSAGES_BY_COMMAND["t"] = concat!("SELECT ", message_columns!(), ", m.inbound FROM messages m
         WHERE m.command_id IN (SELECT column1 FROM (VALUES {rows}) AS v) ORDER BY m.id");
     /// Commands by id.
-    COMMANDS_BY_ID["t", true] = "SELECT id, payload, in_time FROM commands
+    COMMANDS_BY_ID["t"] = "SELECT id, payload, in_time FROM commands
         WHERE id IN (SELECT column1 FROM (VALUES {rows}) AS v)";
     /// Revisions and states of jobs as they are now.
-    JOBS_BY_ID["t", true] = concat!("SELECT ", job_columns!(), " FROM jobs
+    JOBS_BY_ID["t"] = concat!("SELECT ", job_columns!(), " FROM jobs
         WHERE id IN (SELECT column1 FROM (VALUES {rows}) AS v)");
 }
