@@ -1,6 +1,6 @@
 //! The way in for CRMs: what is accepted here is kept.
 
-use super::Pipeline;
+use super::{Pipeline, intake};
 use crate::domain::command::Command;
 use crate::http::verified::Verified;
 use crate::storage::StorageError;
@@ -12,6 +12,10 @@ impl Pipeline {
     /// # Errors
     /// [`StorageError`]: the CRM must be told to come again.
     pub async fn accept(&self, command: Verified<Command>) -> Result<Accept, StorageError> {
-        self.storage.accept(command.into_inner()).await
+        let command = command.into_inner();
+        match intake::plan_at_once(self, &command).await {
+            Some(plan) => self.storage.accept_planned(command, plan).await,
+            None => self.storage.accept(command).await,
+        }
     }
 }

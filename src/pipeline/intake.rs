@@ -202,16 +202,42 @@ async fn card_unreadable(
 }
 
 async fn plan_and_store(pipeline: &Pipeline, command: &Command, people: &[CardPerson]) -> Result<(), StorageError> {
-    let messages = match &command.body {
-        CommandBody::Invalid { failure } => vec![refused(pipeline, command, "", failure.clone())],
-        CommandBody::SendMessage(send) => plan_send(pipeline, command, send, people).await?,
-    };
+    let messages = messages_of(pipeline, command, people).await?;
     store(pipeline, command, messages).await
 }
 
+/// What a command comes to, if that can be said without asking the CRM: it is then stored in the commit that takes the
+/// command over. `None` leaves it to the queue.
+pub(super) async fn plan_at_once(pipeline: &Pipeline, command: &Command) -> Option<Plan> {
+    if command.body.needs_card() {
+        return None;
+    }
+    match messages_of(pipeline, command, &[]).await {
+        Ok(messages) => Some(plan_of(command, messages)),
+        Err(error) => {
+            tracing::warn!(%error, command.id = %command.id, "a command could not be planned at once");
+            None
+        }
+    }
+}
+
+async fn messages_of(
+    pipeline: &Pipeline,
+    command: &Command,
+    people: &[CardPerson],
+) -> Result<Vec<NewMessage>, StorageError> {
+    match &command.body {
+        CommandBody::Invalid { failure } => Ok(vec![refused(pipeline, command, "", failure.clone())]),
+        CommandBody::SendMessage(send) => plan_send(pipeline, command, send, people).await,
+    }
+}
+
+fn plan_of(command: &Command, messages: Vec<NewMessage>) -> Plan {
+    Plan { command: command.id.clone(), waits: command.reply.is_some(), messages }
+}
+
 async fn store(pipeline: &Pipeline, command: &Command, messages: Vec<NewMessage>) -> Result<(), StorageError> {
-    let plan = Plan { command: command.id.clone(), waits: command.reply.is_some(), messages };
-    pipeline.storage.plan(plan).await.map(|_planned_before| ())
+    pipeline.storage.plan(plan_of(command, messages)).await.map(|_planned_before| ())
 }
 
 /// One person to write to, or why not.

@@ -55,6 +55,9 @@ const HELD_LOOK: Millis = Millis::seconds(1);
 /// … and when nothing is.
 const TROUBLE_LOOK: Millis = Millis::seconds(30);
 
+/// How long a call to a CRM whose answer never came may still be carried out there.
+const DOUBT_REST: Millis = Millis::seconds(10);
+
 /// How one job ended.
 struct Ended {
     settlement: Option<EffectSettlement>,
@@ -182,10 +185,12 @@ async fn run_effects(
         return Ok(ended);
     }
     let batch = Batch::load(pipeline, jobs).await?;
+    let now = pipeline.clock.now();
+    let rests: Vec<Option<Timestamp>> = jobs.iter().map(|queued| batch.rests(pipeline, &queued.job, now)).collect();
     let effects: Vec<Option<CrmEffect>> = {
         let mut effects = Vec::with_capacity(jobs.len());
-        for queued in jobs {
-            effects.push(batch.effect(pipeline, &queued.job).await?);
+        for (queued, rest) in jobs.iter().zip(&rests) {
+            effects.push(if rest.is_none() { batch.effect(pipeline, &queued.job).await? } else { None });
         }
         effects
     };
@@ -197,11 +202,12 @@ async fn run_effects(
     Ok(jobs
         .iter()
         .zip(effects)
-        .map(|(queued, effect)| {
+        .zip(rests)
+        .map(|((queued, effect), rest)| {
             let job = &queued.job;
             let revision = batch.revision(job);
             match effect {
-                None => Ended::done(job, revision),
+                None => rest.map_or_else(|| Ended::done(job, revision), |until| Ended::again(job, until)),
                 Some(_) if !begun(job) => Ended::again(job, now.plus(Millis::seconds(1))),
                 Some(effect) => match answers.next() {
                     Some(Ok(applied)) => succeeded(pipeline, job, revision, &effect, applied, now),
@@ -353,6 +359,16 @@ impl Batch {
 
     fn revision(&self, job: &Job) -> i64 {
         self.jobs.get(&job.id).map_or(job.revision, |now| now.revision)
+    }
+
+    /// Until when a comment in doubt must not be looked for: a call that was cut may be carried out by a slow portal
+    /// after we have looked, and the comment would be there twice.
+    fn rests(&self, pipeline: &Pipeline, job: &Job, now: Timestamp) -> Option<Timestamp> {
+        let known = self.jobs.get(&job.id).filter(|_| job.kind == JobKind::Comment)?;
+        let begun = known.started.filter(|_| matches!(known.state, JobState::Started | JobState::Unclear))?;
+        let commented = job.message().and_then(|id| self.messages.get(&id)).is_some_and(|m| m.comment.is_some());
+        let until = begun.plus(pipeline.settings.unclear_wait.unwrap_or(DOUBT_REST));
+        Some(until).filter(|until| *until > now && !commented)
     }
 
     /// What to tell the CRM for a job; `None` when there is nothing to tell any more.

@@ -5,11 +5,21 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::db::{Tx, args};
+use super::plan::{self, Plan};
 use super::writer::{Context, Harvest, Outcome, Queued, Step, Work, add_jobs};
 use super::{Storage, StorageError, sql};
 use crate::domain::command::Command;
+use crate::domain::ids::PortalId;
 use crate::domain::job::{Job, JobKind, QueueKey};
 use crate::domain::time::Timestamp;
+
+/// A command on its way in.
+pub(super) struct Arrival {
+    /// The command.
+    pub(super) command: Command,
+    /// What it comes to, if that is known already.
+    pub(super) plan: Option<Plan>,
+}
 
 /// What became of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +36,20 @@ impl Storage {
     /// # Errors
     /// [`StorageError::Unavailable`]: the caller must not tell the CRM that we have it.
     pub async fn accept(&self, command: Command) -> Result<Accept, StorageError> {
-        match self.writer.write(Step::Accept(Box::new(command))).await? {
+        self.arrive(Arrival { command, plan: None }).await
+    }
+
+    /// Takes a command over together with what it comes to, in one commit. If an earlier command for the same card has
+    /// not been planned yet, this one waits behind it as if it came without its plan.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`]: the caller must not tell the CRM that we have it.
+    pub async fn accept_planned(&self, command: Command, plan: Plan) -> Result<Accept, StorageError> {
+        self.arrive(Arrival { command, plan: Some(plan) }).await
+    }
+
+    async fn arrive(&self, arrival: Arrival) -> Result<Accept, StorageError> {
+        match self.writer.write(Step::Accept(Box::new(arrival))).await? {
             Outcome::Accept(answer) => Ok(answer),
             _ => Err(StorageError::Broken("accept: wrong outcome".to_owned())),
         }
@@ -37,11 +60,12 @@ pub(super) async fn write(
     tx: &mut Tx,
     context: &Context,
     now: Timestamp,
-    commands: &[&Command],
+    arrivals: &[&Arrival],
     harvest: &mut Harvest,
 ) -> Result<Vec<Accept>, StorageError> {
-    let mut rows = Vec::with_capacity(commands.len());
-    for command in commands {
+    let plans = plans_in_order(tx, arrivals).await?;
+    let mut rows = Vec::with_capacity(arrivals.len());
+    for (Arrival { command, .. }, plan) in arrivals.iter().zip(&plans) {
         let payload = serde_json::to_string(command).map_err(|e| StorageError::Broken(e.to_string()))?;
         let wait_rank = command.reply.as_ref().map_or(-1, |reply| reply.wait.state().rank());
         let answer_by = command.reply.as_ref().map(|reply| reply.answer_by.0);
@@ -50,10 +74,11 @@ pub(super) async fn write(
             command.portal.as_str(),
             command.dedupe_key.as_str(),
             payload,
-            "new",
+            plan.map_or("new", Plan::state),
             wait_rank,
             answer_by,
-            0,
+            false,
+            plan.is_some(),
             command.received.0,
             now.0,
         ]);
@@ -62,19 +87,60 @@ pub(super) async fn write(
     for row in tx.batch_rows(sql::COMMANDS_ADD, rows).await? {
         added.insert(row.text("id")?);
     }
-    let new: Vec<Queued> = commands
-        .iter()
-        .filter(|command| added.contains(command.id.as_str()))
-        .map(|command| Queued {
-            job: job_of(command, &context.ids.ulid(), now),
-            work: Work::Command(Arc::new((*command).clone())),
-        })
-        .collect();
-    add_jobs(tx, now, new, harvest).await?;
-    Ok(commands
-        .iter()
-        .map(|command| if added.contains(command.id.as_str()) { Accept::New } else { Accept::Duplicate })
-        .collect())
+    let is_new = |command: &Command| added.contains(command.id.as_str());
+    let mut planned = Vec::new();
+    let mut waiting = Vec::new();
+    for (Arrival { command, .. }, plan) in arrivals.iter().zip(plans).filter(|(arrival, _)| is_new(&arrival.command)) {
+        match plan {
+            Some(plan) => planned.push(plan),
+            None => waiting.push(Queued {
+                job: job_of(command, &context.ids.ulid(), now),
+                work: Work::Command(Arc::new(command.clone())),
+            }),
+        }
+    }
+    add_jobs(tx, now, waiting, harvest).await?;
+    plan::store(tx, context, now, &planned, harvest).await?;
+    let answer = |arrival: &&Arrival| if is_new(&arrival.command) { Accept::New } else { Accept::Duplicate };
+    Ok(arrivals.iter().map(answer).collect())
+}
+
+/// The plans that may be carried out at once: not those of a command behind another one for the same card that has not
+/// been planned yet, or its message would overtake the other's.
+async fn plans_in_order<'a>(tx: &mut Tx, arrivals: &[&'a Arrival]) -> Result<Vec<Option<&'a Plan>>, StorageError> {
+    let mut asked = Vec::new();
+    for arrival in arrivals.iter().filter(|arrival| arrival.plan.is_some()) {
+        if let Some(card) = arrival.command.card {
+            for queue in queues_of(&arrival.command.portal) {
+                asked.push(args![queue.to_string(), card.to_string()]);
+            }
+        }
+    }
+    let mut behind = HashSet::new();
+    for row in tx.batch_rows(sql::LANES_WITH_COMMANDS, asked).await? {
+        behind.insert((row.text("queue")?, row.text("lane")?));
+    }
+    let mut plans = Vec::with_capacity(arrivals.len());
+    for arrival in arrivals {
+        let Some(card) = arrival.command.card else {
+            plans.push(arrival.plan.as_ref());
+            continue;
+        };
+        let waits = queues_of(&arrival.command.portal)
+            .iter()
+            .any(|queue| behind.contains(&(queue.to_string(), card.to_string())));
+        let plan = arrival.plan.as_ref().filter(|_| !waits);
+        if plan.is_none() {
+            behind.insert((QueueKey::Intake(arrival.command.portal.clone()).to_string(), card.to_string()));
+        }
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+/// Where commands of a portal wait to be planned.
+fn queues_of(portal: &PortalId) -> [QueueKey; 2] {
+    [QueueKey::Intake(portal.clone()), QueueKey::Crm(portal.clone())]
 }
 
 /// A command that must read its card first waits for the portal's bucket; any other does not.

@@ -23,6 +23,13 @@ pub struct Plan {
     pub messages: Vec<NewMessage>,
 }
 
+impl Plan {
+    /// The state of its command once it is planned.
+    pub(super) fn state(&self) -> &'static str {
+        if self.waits { "open" } else { "closed" }
+    }
+}
+
 impl Storage {
     /// Stores what a command comes to; false when that had been done before.
     ///
@@ -61,15 +68,26 @@ pub(super) async fn write(
     plans: &[&Plan],
     harvest: &mut Harvest,
 ) -> Result<Vec<bool>, StorageError> {
-    let rows = plans
-        .iter()
-        .map(|plan| args![plan.command.as_str(), if plan.waits { "open" } else { "closed" }, now.0])
-        .collect();
+    let rows = plans.iter().map(|plan| args![plan.command.as_str(), plan.state(), now.0]).collect();
     let mut applied = HashSet::new();
     for row in tx.batch_rows(sql::COMMANDS_PLANNED, rows).await? {
         applied.insert(row.text("id")?);
     }
-    let fresh: Vec<&&Plan> = plans.iter().filter(|plan| applied.contains(plan.command.as_str())).collect();
+    let fresh: Vec<&Plan> = plans.iter().copied().filter(|plan| applied.contains(plan.command.as_str())).collect();
+    store(tx, context, now, &fresh, harvest).await?;
+    let done = plans.iter().map(|plan| args![Job::id_of(JobKind::Command, plan.command.as_str())]).collect();
+    tx.batch(sql::JOBS_DELETE, done).await?;
+    Ok(plans.iter().map(|plan| applied.contains(plan.command.as_str())).collect())
+}
+
+/// Adds the messages of plans whose commands have just been marked as planned, with everything that follows.
+pub(super) async fn store(
+    tx: &mut Tx,
+    context: &Context,
+    now: Timestamp,
+    fresh: &[&Plan],
+    harvest: &mut Harvest,
+) -> Result<(), StorageError> {
     let new: Vec<&NewMessage> = fresh.iter().flat_map(|plan| &plan.messages).collect();
     messages::add(tx, now, &new).await?;
     add_jobs(tx, now, sends(context, now, &new), harvest).await?;
@@ -78,10 +96,7 @@ pub(super) async fn write(
     progress::ask_comments(tx, context, now, failed.iter().filter_map(|message| message.comment_target()), harvest)
         .await?;
     let finished = fresh.iter().filter(|plan| plan.waits && plan.messages.iter().any(|m| m.record.state.is_final()));
-    progress::commands(tx, context, now, finished.map(|plan| plan.command.to_string()).collect(), harvest).await?;
-    let done = plans.iter().map(|plan| args![Job::id_of(JobKind::Command, plan.command.as_str())]).collect();
-    tx.batch(sql::JOBS_DELETE, done).await?;
-    Ok(plans.iter().map(|plan| applied.contains(plan.command.as_str())).collect())
+    progress::commands(tx, context, now, finished.map(|plan| plan.command.to_string()).collect(), harvest).await
 }
 
 /// The send of every message that has not failed already.

@@ -226,9 +226,13 @@ statements! {
 batches! {
     // --- accept -------------------------------------------------------------------------------------------------
     /// New commands; a known key changes nothing.
-    COMMANDS_ADD["tttttiiiii"] = "INSERT INTO commands (id, portal_id, dedupe_key, payload, state, wait_rank, answer_by_ms,
-            in_time, received_ms, changed_ms) VALUES {rows}
+    COMMANDS_ADD["tttttiiiiii"] = "INSERT INTO commands (id, portal_id, dedupe_key, payload, state, wait_rank, answer_by_ms,
+            in_time, planned, received_ms, changed_ms) VALUES {rows}
         ON CONFLICT (portal_id, dedupe_key) DO NOTHING RETURNING id";
+    /// Which of these lanes hold commands that have not been planned.
+    LANES_WITH_COMMANDS["tt"] = "WITH v(queue, lane) AS (VALUES {rows})
+        SELECT v.queue, v.lane FROM v WHERE EXISTS (SELECT 1 FROM jobs j
+            WHERE j.queue = v.queue AND j.lane = v.lane AND j.kind = 'command' AND j.state <> 'dead')";
     /// New jobs; known ones stay.
     JOBS_ADD["tttttttiiiii"] = "INSERT INTO jobs (id, queue, lane, kind, subject, seq, state, revision, tries, due_ms,
             not_after_ms, changed_ms) VALUES {rows} ON CONFLICT (id) DO NOTHING";

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::accept::{self, Accept};
+use super::accept::{self, Accept, Arrival};
 use super::db::{Arg, Db, Tx};
 use super::effects::{self, EffectSettlement};
 use super::ingest::{self, Ingest, Ingested};
@@ -79,7 +79,7 @@ pub(super) struct Context {
 /// One step waiting to be written.
 pub(super) enum Step {
     /// A CRM's command.
-    Accept(Box<Command>),
+    Accept(Box<Arrival>),
     /// A command turned into messages.
     Plan(Box<Plan>),
     /// Work about to begin that must not be done twice.
@@ -272,7 +272,7 @@ async fn write_steps(
     let mut rare = Vec::new();
     for (index, step) in steps.iter().enumerate() {
         match step {
-            Step::Accept(command) => accepts.push((index, &**command)),
+            Step::Accept(arrival) => accepts.push((index, &**arrival)),
             Step::Plan(plan) => plans.push((index, &**plan)),
             Step::Start(start) => starts.push((index, start)),
             Step::Settle(list) => settles.extend(list),
@@ -289,8 +289,8 @@ async fn write_steps(
         }
     };
     if !accepts.is_empty() {
-        let commands: Vec<&Command> = accepts.iter().map(|(_, command)| *command).collect();
-        let answers = accept::write(tx, context, now, &commands, harvest).await?;
+        let arrivals: Vec<&Arrival> = accepts.iter().map(|(_, arrival)| *arrival).collect();
+        let answers = accept::write(tx, context, now, &arrivals, harvest).await?;
         accepts.iter().zip(answers).for_each(|((index, _), answer)| put(*index, Outcome::Accept(answer)));
     }
     if !plans.is_empty() {

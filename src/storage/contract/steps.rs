@@ -6,6 +6,8 @@ on_both! {
     a_command_is_accepted_once
     many_callers_share_commits_and_lose_nothing
     a_plan_is_stored_once_with_its_sends
+    a_command_that_brings_its_plan_is_stored_with_it
+    a_plan_never_overtakes_an_earlier_command_of_its_card
     a_recipient_that_cannot_be_reached_fails_at_once
     a_send_begins_only_once
     acceptance_asks_for_the_comment_and_answers_the_robot
@@ -156,6 +158,53 @@ mod promises {
         );
         let stored = world.storage.find_message(&message.record.id).await.unwrap().unwrap().record;
         assert_eq!(stored, message.record);
+    }
+
+    pub(super) async fn a_command_that_brings_its_plan_is_stored_with_it(world: &World) {
+        let (portal, channel) = furnished(world).await;
+        let command = command(&portal, "k1", WaitFor::Accepted);
+        let message = message(&command, &channel, "79001234567", None);
+        let plan = Plan { command: command.id.clone(), waits: true, messages: vec![message.clone()] };
+        let answer = world.storage.accept_planned(command.clone(), plan.clone()).await.unwrap();
+        assert_eq!(answer, Accept::New);
+        let send = format!("send:{}", message.record.id);
+        assert_eq!(world.handed_over().keys().collect::<Vec<_>>(), [&send]);
+        // Neither the callback's repetition nor a later plan adds anything.
+        let answer = world.storage.accept_planned(command.clone(), plan.clone()).await.unwrap();
+        assert_eq!(answer, Accept::Duplicate);
+        assert!(!world.storage.plan(plan).await.unwrap());
+        assert!(world.handed_over().is_empty());
+        let stored = world.storage.find_message(&message.record.id).await.unwrap().unwrap().record;
+        assert_eq!(stored, message.record);
+        accept_by_provider(world, &message.record.id).await;
+        assert!(world.handed_over().contains_key("reply:cmd_Ck1"), "the robot waits for its result");
+    }
+
+    pub(super) async fn a_plan_never_overtakes_an_earlier_command_of_its_card(world: &World) {
+        let (portal, channel) = furnished(world).await;
+        let (first, second, third) = (
+            command(&portal, "k1", WaitFor::Accepted),
+            command(&portal, "k2", WaitFor::Accepted),
+            command(&portal, "k3", WaitFor::Accepted),
+        );
+        let mut elsewhere = command(&portal, "k4", WaitFor::Accepted);
+        elsewhere.card = elsewhere.card.map(|card| crate::domain::portal::CardRef { id: 135, ..card });
+        let plan = |command: &crate::domain::command::Command| Plan {
+            command: command.id.clone(),
+            waits: true,
+            messages: vec![message(command, &channel, "79001234567", None)],
+        };
+        world.storage.accept(first.clone()).await.unwrap();
+        world.storage.accept_planned(second.clone(), plan(&second)).await.unwrap();
+        world.storage.accept_planned(elsewhere.clone(), plan(&elsewhere)).await.unwrap();
+        let jobs = world.handed_over();
+        assert_eq!(jobs.keys().collect::<Vec<_>>(), ["command:cmd_Ck1", "command:cmd_Ck2", "send:msg_k479001234567"]);
+        assert!(jobs["command:cmd_Ck1"].job.seq < jobs["command:cmd_Ck2"].job.seq);
+        assert!(world.storage.plan(plan(&first)).await.unwrap());
+        assert!(world.storage.plan(plan(&second)).await.unwrap());
+        world.handed_over();
+        world.storage.accept_planned(third.clone(), plan(&third)).await.unwrap();
+        assert_eq!(world.handed_over().keys().collect::<Vec<_>>(), ["send:msg_k379001234567"]);
     }
 
     pub(super) async fn a_recipient_that_cannot_be_reached_fails_at_once(world: &World) {
