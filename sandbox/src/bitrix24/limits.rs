@@ -1,6 +1,8 @@
-//! The portal's two limiters. Source: §3.6.
+//! The portal's two limiters. Source: §3.6, and b24restdocs, "REST API Limits": the request counter is kept for each
+//! portal apart and sees nothing of a caller but its address, so applications on one server share it.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -64,31 +66,38 @@ pub(crate) struct Operating {
     pub(crate) reset_at: i64,
 }
 
-pub(crate) struct Limiter {
-    pub(crate) limits: PortalLimits,
+#[derive(Default)]
+struct Bucket {
     level: f64,
     at_ms: Millis,
+}
+
+pub(crate) struct Limiter {
+    pub(crate) limits: PortalLimits,
+    /// One bucket per source address.
+    buckets: HashMap<IpAddr, Bucket>,
     spent: HashMap<(String, &'static str), Spent>,
 }
 
 impl Limiter {
     pub(crate) fn new(limits: PortalLimits) -> Self {
-        Self { limits, level: 0.0, at_ms: 0, spent: HashMap::new() }
+        Self { limits, buckets: HashMap::new(), spent: HashMap::new() }
     }
 
     /// Takes one place in the leaky bucket; `false` = `QUERY_LIMIT_EXCEEDED`.
     #[expect(clippy::cast_precision_loss, reason = "milliseconds between two calls fit an f64")]
-    pub(crate) fn take(&mut self, now: Millis) -> bool {
+    pub(crate) fn take(&mut self, source: IpAddr, now: Millis) -> bool {
         if self.limits.drain_per_s <= 0.0 {
             return true;
         }
-        let drained = (now - self.at_ms).max(0) as f64 / 1000.0 * self.limits.drain_per_s;
-        self.level = (self.level - drained).max(0.0);
-        self.at_ms = now;
-        if self.level + 1.0 > self.limits.burst + 1e-9 {
+        let bucket = self.buckets.entry(source).or_default();
+        let drained = (now - bucket.at_ms).max(0) as f64 / 1000.0 * self.limits.drain_per_s;
+        bucket.level = (bucket.level - drained).max(0.0);
+        bucket.at_ms = now;
+        if bucket.level + 1.0 > self.limits.burst + 1e-9 {
             return false;
         }
-        self.level += 1.0;
+        bucket.level += 1.0;
         true
     }
 
@@ -125,7 +134,7 @@ impl Limiter {
     }
 
     pub(crate) fn reset(&mut self) {
-        self.level = 0.0;
+        self.buckets.clear();
         self.spent.clear();
     }
 }
@@ -150,15 +159,26 @@ impl Spent {
 mod tests {
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1));
+
+    #[test]
+    fn every_source_address_has_a_bucket_of_its_own() {
+        let elsewhere = IpAddr::from([203, 0, 113, 2]);
+        let mut limiter = Limiter::new(PortalLimits::default());
+        assert_eq!((0..60).filter(|_| limiter.take(HERE, 1_000_000)).count(), 50);
+        assert_eq!((0..60).filter(|_| limiter.take(elsewhere, 1_000_000)).count(), 50);
+        assert!(!limiter.take(HERE, 1_000_000));
+    }
+
     #[test]
     fn bucket_holds_fifty_and_drains_two_a_second() {
         let mut limiter = Limiter::new(PortalLimits::default());
-        let taken = (0..60).filter(|_| limiter.take(1_000_000)).count();
+        let taken = (0..60).filter(|_| limiter.take(HERE, 1_000_000)).count();
         assert_eq!(taken, 50);
-        assert!(!limiter.take(1_000_400));
-        assert!(limiter.take(1_000_500));
-        assert!(!limiter.take(1_000_600));
-        let later = (0..60).filter(|_| limiter.take(1_010_600)).count();
+        assert!(!limiter.take(HERE, 1_000_400));
+        assert!(limiter.take(HERE, 1_000_500));
+        assert!(!limiter.take(HERE, 1_000_600));
+        let later = (0..60).filter(|_| limiter.take(HERE, 1_010_600)).count();
         assert_eq!(later, 20);
     }
 

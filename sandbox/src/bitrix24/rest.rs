@@ -1,6 +1,6 @@
 //! A portal's own port: `/rest/…` with every check of §2.5 and §3, plus the pages of the frame host.
 
-use std::{borrow::Cow, sync::Arc, sync::atomic::Ordering};
+use std::{borrow::Cow, net::IpAddr, sync::Arc, sync::atomic::Ordering};
 
 use super::{
     MethodConfirm, PortalCell, automation, batch, events, frame,
@@ -78,7 +78,7 @@ impl Door {
         if let Some(status) = switches.maintenance {
             return Response::gateway_page(status);
         }
-        let outcome = self.gates(&switches, now).and_then(|()| {
+        let outcome = self.gates(&switches, request.source, now).and_then(|()| {
             if request.query.contains("auth=") || request.query.contains("access_token=") {
                 let message = "a token in the URL ends up in logs: send it in the body or as Bearer";
                 self.world.violation(Severity::Careless, target, &self.portal.member_id, "token_in_url", message);
@@ -100,11 +100,11 @@ impl Door {
         }
     }
 
-    fn gates(&self, switches: &super::Switches, now: Millis) -> Result<(), RestError> {
+    fn gates(&self, switches: &super::Switches, source: IpAddr, now: Millis) -> Result<(), RestError> {
         if switches.deleted {
             return Err(RestError::new(403, "PORTAL_DELETED", "Portal was deleted"));
         }
-        if !self.portal.limiter.lock().take(now) {
+        if !self.portal.limiter.lock().take(source, now) {
             return Err(RestError::new(503, "QUERY_LIMIT_EXCEEDED", "Too many requests"));
         }
         if switches.overloaded {

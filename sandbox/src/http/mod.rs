@@ -5,7 +5,14 @@ pub(crate) mod json;
 mod wire;
 
 use std::{
-    convert::Infallible, error::Error, fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration,
+    convert::Infallible,
+    error::Error,
+    fmt,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -36,6 +43,8 @@ pub(crate) struct Request {
     pub(crate) query: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// The caller's address.
+    pub(crate) source: IpAddr,
 }
 
 impl Request {
@@ -194,9 +203,9 @@ pub(crate) async fn serve(
             () = stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _peer)) => {
+            Ok((stream, peer)) => {
                 drop(stream.set_nodelay(true));
-                tasks.spawn(connection(stream, handler.clone(), stop.clone()));
+                tasks.spawn(connection(stream, peer.ip(), handler.clone(), stop.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "sandbox could not accept a connection");
@@ -206,10 +215,10 @@ pub(crate) async fn serve(
     }
 }
 
-async fn connection(stream: TcpStream, handler: Arc<dyn Handler>, stop: CancellationToken) {
+async fn connection(stream: TcpStream, source: IpAddr, handler: Arc<dyn Handler>, stop: CancellationToken) {
     let wire = Arc::new(Wire::default());
     let io = WireIo::new(TokioIo::new(stream), wire.clone());
-    let service = service_fn(move |request| answer(request, handler.clone(), wire.clone()));
+    let service = service_fn(move |request| answer(request, source, handler.clone(), wire.clone()));
     tokio::select! {
         served = http1::Builder::new().serve_connection(io, service) => {
             if let Err(error) = served {
@@ -225,6 +234,7 @@ type Frames = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send
 
 async fn answer(
     request: hyper::Request<Incoming>,
+    source: IpAddr,
     handler: Arc<dyn Handler>,
     wire: Arc<Wire>,
 ) -> Result<hyper::Response<Sent>, Gone> {
@@ -237,6 +247,7 @@ async fn answer(
                 query: head.uri.query().unwrap_or("").to_owned(),
                 headers: head.headers,
                 body: collected.to_bytes(),
+                source,
             };
             handler.handle(request).await
         }
