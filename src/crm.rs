@@ -59,8 +59,9 @@ pub trait Crm: Send + Sync {
     /// The first error that forbids to go on; a step the portal's plan does not offer is no error.
     async fn reconcile(&self, portal: &Portal, lines: &[(String, String)]) -> Result<(), CrmError>;
 
-    /// What the portal's limits allow at `now`, by our own count and its last answers.
-    fn budget(&self, portal: &PortalId, now: Timestamp) -> Budget;
+    /// What the portal's limits allow at `now`, by our own count and its last answers. Where several portals share a
+    /// limit (one account with several of our applications, an address of ours), each is told the tightest one.
+    fn budget(&self, portal: &Portal, now: Timestamp) -> Budget;
 }
 
 /// One pair of tokens, bound to a user of a portal. Secret: has no `Debug`.

@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod binding;
 pub mod deliver;
+pub mod governor;
 pub mod ingest;
 pub mod intake;
 pub mod lanes;
@@ -15,6 +16,7 @@ pub mod policy;
 pub mod preflight;
 pub mod report;
 pub mod scheduler;
+pub mod stops;
 pub mod submit;
 
 use std::collections::HashMap;
@@ -133,3 +135,6 @@ impl Pipeline {
         self.scheduler.wake(queue);
     }
 }
+
+#[cfg(test)]
+mod tests;

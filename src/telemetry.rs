@@ -1,7 +1,7 @@
 //! What is seen from outside: log lines and metrics. Labels are of bounded size; nothing here carries a phone, a name,
 //! a text or a token.
 
-use metrics::{counter, histogram};
+use metrics::{counter, gauge, histogram};
 use tracing_subscriber::EnvFilter;
 
 use crate::domain::time::Millis;
@@ -22,6 +22,8 @@ pub const WEBHOOKS: &str = "mostik_webhooks_total";
 pub const CRM_CALLS: &str = "mostik_crm_calls_total";
 /// Paused channels.
 pub const CHANNEL_PAUSED: &str = "mostik_channel_paused";
+/// 1 while a CRM does not listen to our address, by CRM.
+pub const CRM_STOPPED: &str = "mostik_crm_stopped";
 
 /// Reads a filter of the log.
 ///
@@ -50,6 +52,11 @@ pub fn attempt(kind: &'static str, provider: &str, class: &str, took: Millis) {
 /// Counts one effect told to a CRM.
 pub fn effect(kind: &'static str, result: &'static str) {
     counter!(CRM_CALLS, "kind" => kind, "result" => result).increment(1);
+}
+
+/// Says whether a CRM listens to our address.
+pub fn crm_stopped(crm: &'static str, stopped: bool) {
+    gauge!(CRM_STOPPED, "crm" => crm).set(if stopped { 1.0 } else { 0.0 });
 }
 
 /// Counts one callback.

@@ -162,8 +162,8 @@ impl Crm for Bitrix24 {
         report.problems.into_iter().next().map_or(Ok(()), Err)
     }
 
-    fn budget(&self, portal: &PortalId, now: Timestamp) -> Budget {
-        self.client.limits.budget(portal, now)
+    fn budget(&self, portal: &Portal, now: Timestamp) -> Budget {
+        self.client.limits.budget(&portal.member_id, now)
     }
 }
 

@@ -120,8 +120,19 @@ pub struct CrmError {
     pub text: String,
     /// How long to wait, when the CRM or its limits say so.
     pub retry_after: Option<Millis>,
-    /// The call as a whole failed, not one entry of it: the next call would fare no better.
-    pub whole: bool,
+    /// How far the failure reaches.
+    pub reach: Reach,
+}
+
+/// How far a failure reaches: what would fare no better if it were tried now.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Reach {
+    /// This entry of the call.
+    Entry,
+    /// Every call to this portal.
+    Call,
+    /// Every call to this CRM from our address, whatever the portal: the CRM no longer listens to us.
+    Address,
 }
 
 /// What a failed call means beyond itself.

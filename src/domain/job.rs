@@ -132,6 +132,9 @@ impl JobState {
     }
 }
 
+/// Reason of a robot's result that has been given and will be given once more, because a too early one is lost.
+pub const GIVEN: &str = "given, and once more to be sure";
+
 /// One piece of durable work. What it works on is found by `subject`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Job {
@@ -159,7 +162,7 @@ pub struct Job {
     pub state: JobState,
     /// When what must not be done twice was begun.
     pub started: Option<Timestamp>,
-    /// Why it is unclear or dead; a word of ours or a sentence for people.
+    /// Why it is unclear, dead or done once more ([`GIVEN`]); a word of ours or a sentence for people.
     pub reason: Option<String>,
 }
 
@@ -188,6 +191,12 @@ impl Job {
     #[must_use]
     pub fn id_of(kind: JobKind, subject: &str) -> String {
         format!("{}:{subject}", kind.code())
+    }
+
+    /// True when somebody stands still until it has run: a robot without its result.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.kind == JobKind::Reply && self.reason.as_deref() != Some(GIVEN)
     }
 
     /// The message it works on, for jobs that work on one.

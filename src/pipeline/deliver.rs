@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 
 use super::Pipeline;
 use super::policy::{Decision, decide};
@@ -44,6 +46,8 @@ const FIRST_LOOK: Millis = Millis::seconds(1);
 const NEXT_LOOK: Millis = Millis::seconds(10);
 /// Vendors call again at intervals that grow by up to this factor (WhatsApp: "with decreasing frequency", for 7 days).
 const RETRY_STRETCH: i64 = 6;
+/// Most sends that are marked as begun in one step.
+const CHUNK: usize = 128;
 /// From this try on a person at the card is told that it is late.
 const LATE_TRY: u32 = 2;
 
@@ -91,8 +95,13 @@ pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Qu
         let (channel, provider, last_inbound) = (&channel, &provider, &last_inbound);
         async move { runs.prepare(queued, record, channel, provider, last_inbound).await }
     });
-    let ready: Vec<(Queued, Ready)> = join_all(prepared).await.into_iter().flatten().collect();
-    runs.send_all(&channel, &provider, ready).await;
+    // What is ready leaves at once: a template that must be looked up first delays nobody else.
+    let prepared = prepared.collect::<FuturesUnordered<_>>().ready_chunks(CHUNK);
+    let sends = |ready: Vec<Option<(Queued, Ready)>>| {
+        let ready = ready.into_iter().flatten().collect();
+        runs.send_all(&channel, &provider, ready)
+    };
+    prepared.for_each_concurrent(None, sends).await;
 }
 
 type Messages = HashMap<MessageId, Arc<MessageRecord>>;
@@ -355,8 +364,21 @@ impl Runs<'_> {
                 (keep(JobState::Ready, now, job.tries, None), told(MessageState::Queued, error.failure.clone()))
             }
             Decision::Again { due, counts } => {
-                if error.class == FailureClass::Throttled && error.scope == ThrottleScope::Channel {
-                    self.pipeline.scheduler.hold(self.queue.clone(), Hold::Until(due));
+                match (error.class, error.scope) {
+                    (FailureClass::Throttled, ThrottleScope::Channel) => {
+                        self.pipeline.scheduler.hold(self.queue.clone(), Hold::Throttled(due));
+                    }
+                    (FailureClass::Throttled, ThrottleScope::Peer) => {
+                        self.pipeline.scheduler.peer_refused(self.queue.clone(), job.lane.clone());
+                    }
+                    (
+                        FailureClass::Rejected
+                        | FailureClass::NotPermitted
+                        | FailureClass::Misconfigured
+                        | FailureClass::Unavailable
+                        | FailureClass::Indeterminate,
+                        ThrottleScope::Channel | ThrottleScope::Peer,
+                    ) => {}
                 }
                 let tries = job.tries + u32::from(counts);
                 let late =

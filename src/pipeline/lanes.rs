@@ -55,14 +55,17 @@ pub fn group_of(kind: JobKind) -> Group {
 }
 
 /// Lower goes first: somebody waits for a reply, a person looks at a comment later.
-fn urgency(kind: JobKind) -> u8 {
-    match kind {
-        JobKind::Reply => 0,
+fn urgency(job: &Job) -> u8 {
+    match job.kind {
+        JobKind::Reply if job.is_awaited() => AWAITED,
         JobKind::Command | JobKind::Send => 1,
-        JobKind::Comment => 2,
+        JobKind::Comment | JobKind::Reply => 2,
         JobKind::Reconcile => 3,
     }
 }
+
+/// Urgency of what somebody waits for.
+const AWAITED: u8 = 0;
 
 /// Place of a lane among those that may run: urgency, then how long it has waited.
 type Place = (Group, u8, Timestamp, String);
@@ -79,6 +82,19 @@ struct Lane {
     later: Option<(Timestamp, String)>,
 }
 
+/// Heads of lanes that are due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Due {
+    /// How many.
+    pub count: usize,
+    /// Since when the oldest is.
+    pub oldest: Option<Timestamp>,
+    /// How many of them somebody waits for (a robot's result), instead of looking at it later.
+    pub awaited: usize,
+    /// Since when the oldest of those is due.
+    pub oldest_awaited: Option<Timestamp>,
+}
+
 /// Lanes of one queue.
 #[derive(Default)]
 pub struct Lanes {
@@ -89,6 +105,8 @@ pub struct Lanes {
     later: BTreeSet<(Timestamp, String)>,
     /// Lane of each waiting job by its id (running ones are not among them).
     waiting: HashMap<String, String>,
+    /// How many of the waiting jobs somebody waits for.
+    awaited: usize,
     /// Ids of running jobs.
     running: HashSet<String>,
     /// What is known of the database.
@@ -219,6 +237,7 @@ impl Lanes {
             Entry::Occupied(_) => return,
             Entry::Vacant(place) => place.insert(key.clone()),
         };
+        self.awaited += usize::from(queued.job.is_awaited());
         let lane = self.lanes.entry(key.clone()).or_default();
         let at = lane.jobs.partition_point(|other| other.job.seq < queued.job.seq);
         lane.jobs.insert(at, queued);
@@ -240,6 +259,7 @@ impl Lanes {
             if let Some(queued) = lane.jobs.pop_front() {
                 lane.busy = true;
                 self.waiting.remove(&queued.job.id);
+                self.awaited -= usize::from(queued.job.is_awaited());
                 self.running.insert(queued.job.id.clone());
                 taken.push(queued);
             }
@@ -284,6 +304,7 @@ impl Lanes {
         }
         for queued in lane.jobs {
             self.waiting.remove(&queued.job.id);
+            self.awaited -= usize::from(queued.job.is_awaited());
         }
     }
 
@@ -295,7 +316,8 @@ impl Lanes {
         }
         let Some(key) = self.waiting.remove(id) else { return };
         if let Some(lane) = self.lanes.get_mut(&key) {
-            lane.jobs.retain(|queued| queued.job.id != id);
+            let gone = lane.jobs.iter().position(|queued| queued.job.id == id).and_then(|at| lane.jobs.remove(at));
+            self.awaited -= usize::from(gone.is_some_and(|queued| queued.job.is_awaited()));
         }
         self.place(&key, now);
     }
@@ -314,25 +336,26 @@ impl Lanes {
         groups.into_iter().map(|(_, _, group)| group).collect()
     }
 
-    /// How many heads of a group are due, counted up to `max`, and since when the oldest is.
+    /// The heads of a group that are due, counted up to `max`, most urgent first.
     #[must_use]
-    pub fn due(&mut self, group: Group, max: usize, now: Timestamp) -> (usize, Option<Timestamp>) {
+    pub fn due(&mut self, group: Group, max: usize, now: Timestamp) -> Due {
         self.ripen(now);
         let start = (group, 0, Timestamp(i64::MIN), String::new());
-        let mut oldest: Option<Timestamp> = None;
-        let mut count = 0;
+        let mut due = Due::default();
         for place in self.ready.range(start..).take_while(|place| place.0 == group).take(max) {
-            count += 1;
-            oldest = Some(oldest.map_or(place.2, |known| known.min(place.2)));
+            due.count += 1;
+            due.oldest = Some(due.oldest.map_or(place.2, |known| known.min(place.2)));
+            if place.1 == AWAITED {
+                (due.awaited, due.oldest_awaited) = (due.count, due.oldest);
+            }
         }
-        (count, oldest)
+        due
     }
 
-    /// True when somebody waits for something due in the group (a robot's result), not merely looks at it later.
+    /// How many waiting jobs somebody waits for, due or not yet.
     #[must_use]
-    pub fn somebody_waits(&self, group: Group) -> bool {
-        let start = (group, 0, Timestamp(i64::MIN), String::new());
-        self.ready.range(start..).next().is_some_and(|place| place.0 == group && place.1 == 0)
+    pub fn awaited(&self) -> usize {
+        self.awaited
     }
 
     /// When the next head becomes due that is not yet.
@@ -400,7 +423,7 @@ impl Lanes {
 }
 
 fn place_of(job: &Job) -> Place {
-    (group_of(job.kind), urgency(job.kind), job.due, job.lane.clone())
+    (group_of(job.kind), urgency(job), job.due, job.lane.clone())
 }
 
 #[cfg(test)]

@@ -1,154 +1,286 @@
-//! Rates: how fast a channel may send, and when a portal's next batch should leave.
+//! How fast a channel may send: all recipients together, and to each of them. Known from the provider's documents,
+//! lowered by what its answers say.
+//!
+//! Pure: the time comes in. Every clock here is the one of the jobs, in whole milliseconds.
 
-use std::num::NonZeroU32;
+use std::collections::HashMap;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
-
-use crate::crm::Budget;
+use crate::domain::capability::PeerPace;
 use crate::domain::time::{Millis, Timestamp};
 
-/// Pace of one channel: so many messages per second, spread evenly.
+/// So many milliseconds early a message may leave, to make up for a moment in which nobody came to send it. The pace is
+/// lower by as much, so that no second sees more than the provider allows: `(1000 + EARLY) / interval` is the rate.
+const EARLY: f64 = 25.0;
+/// What a throttle answer leaves of the pace at that moment.
+const SLOWED: f64 = 0.5;
+/// It is never lowered below this share of the documented pace.
+const SLOWEST: f64 = 1.0 / 16.0;
+/// Share of the documented pace that comes back per second: from a half to all of it in half a minute.
+const RECOVERY: f64 = 1.0 / 60.0;
+/// Throttle answers within this time after the pace was lowered speak of the same wall: their sends left before.
+const SAME_WALL: Millis = Millis::seconds(1);
+
+/// Pace of one channel: messages per second, spread evenly. An answer that throttles halves it; then it recovers
+/// steadily, and never above what is documented.
 pub struct ChannelPace {
-    limiter: RateLimiter<NotKeyed, InMemoryState, DefaultClock>,
-    clock: DefaultClock,
-    per_second: f64,
+    documented: f64,
+    /// The pace that a throttle answer left, and from when on it recovers.
+    lowered: Option<(f64, Timestamp)>,
+    /// When the next message would leave if all had left evenly, in milliseconds.
+    next: f64,
 }
 
 impl ChannelPace {
-    /// A pace of `per_second` messages. The burst is small on purpose: a vendor that counts in any window of a second
-    /// must not see more than it allows.
+    /// A pace of `per_second` messages.
     #[must_use]
     pub fn new(per_second: f64) -> Self {
-        let nanos = (1e9 / per_second.max(0.001)).clamp(1.0, 1e12);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped above")]
-        let interval = std::time::Duration::from_nanos(nanos as u64);
-        let burst = NonZeroU32::new(if per_second > 1000.0 { 1000 } else { 2 }).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::with_period(interval).map_or(Quota::per_second(burst), |quota| quota.allow_burst(burst));
-        Self { limiter: RateLimiter::direct(quota), clock: DefaultClock::default(), per_second }
+        Self { documented: per_second.max(0.001), lowered: None, next: 0.0 }
     }
 
     /// The pace it was made for.
     #[must_use]
-    pub fn per_second(&self) -> f64 {
-        self.per_second
+    pub fn documented(&self) -> f64 {
+        self.documented
+    }
+
+    /// Messages per second as of `now`.
+    #[must_use]
+    pub fn per_second(&self, now: Timestamp) -> f64 {
+        let Some((lowered, since)) = self.lowered else { return self.documented };
+        let seconds = now.since(since).0.max(0) as f64 / 1000.0;
+        self.documented.min(lowered + self.documented * RECOVERY * seconds)
+    }
+
+    /// Milliseconds between two messages.
+    fn interval(&self, now: Timestamp) -> f64 {
+        (1000.0 + EARLY) / self.per_second(now)
     }
 
     /// Takes up to `wanted` permits; with none left, also tells how long to wait for the next.
     #[must_use]
-    pub fn take(&self, wanted: usize) -> (usize, Option<Millis>) {
+    pub fn take(&mut self, wanted: usize, now: Timestamp) -> (usize, Option<Millis>) {
+        let interval = self.interval(now);
+        let at = now.0 as f64;
+        self.next = self.next.max(at);
         for taken in 0..wanted {
-            if let Err(not_yet) = self.limiter.check() {
-                let wait = not_yet.wait_time_from(self.clock.now());
-                let millis = i64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i64::MAX);
-                return (taken, Some(Millis(millis.max(1))));
+            let ahead = self.next - at - EARLY;
+            if ahead > 0.0 {
+                #[expect(clippy::cast_possible_truncation, reason = "an interval, bounded above")]
+                let wait = ahead.min(3_600_000.0).ceil() as i64;
+                return (taken, Some(Millis(wait.max(1))));
             }
+            self.next += interval;
         }
         (wanted, None)
     }
+
+    /// Gives back permits taken at the same moment that nobody had a use for.
+    pub fn give_back(&mut self, unused: usize, now: Timestamp) {
+        self.next -= self.interval(now) * unused as f64;
+    }
+
+    /// The provider throttled the channel and is left alone until `until`.
+    pub fn throttled(&mut self, now: Timestamp, until: Timestamp) {
+        // Nothing leaves early after a wall.
+        self.next = self.next.max(until.0 as f64 + EARLY);
+        if self.lowered.is_some_and(|(_, since)| now < since.plus(SAME_WALL)) {
+            return;
+        }
+        let left = (self.per_second(now) * SLOWED).max(self.documented * SLOWEST);
+        self.lowered = Some((left, until));
+    }
 }
 
-/// Whether a portal's next batch leaves now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Batch {
-    /// Now.
-    Now,
-    /// Look again then.
-    Wait(Timestamp),
+/// So many recipients are let in before idle ones are looked for.
+const SWEEP_EVERY: usize = 256;
+/// Most refusals in a row that lengthen the wait: 4³ = 64 s.
+const REFUSALS_MAX: u32 = 3;
+
+/// Pace towards each recipient of one channel, by lane. Remembers only those whose pace still says something, so a
+/// recipient who gets a message now and then costs memory for some seconds.
+pub struct PeerPaces {
+    pace: PeerPace,
+    peers: HashMap<String, Peer>,
+    since_sweep: usize,
 }
 
-/// A batch gathers for this long at least: what comes together leaves together.
-const GATHER_LEAST: Millis = Millis(50);
-/// Milliseconds more with an empty bucket.
-const GATHER_EMPTY: f64 = 2_000.0;
-/// Calls of the bucket that only somebody's waiting may use.
-const RESERVE: f64 = 6.0;
-
-/// Decides when a batch should leave: at once while the portal's bucket is full, later and fuller as it empties.
-///
-/// A call carries one effect or fifty at the same price. With a full bucket the person at the card sees the comment at
-/// once; during a bulk move the same haste would spend the bucket on batches of three, and everything after them
-/// would wait for two calls a second. So the emptier the bucket, the longer a batch gathers.
-#[must_use]
-pub fn next_batch(
-    budget: Budget,
-    due: usize,
-    batch_max: usize,
-    oldest: Timestamp,
-    urgent: bool,
-    now: Timestamp,
-) -> Batch {
-    if let Some(until) = budget.blocked_until.filter(|until| *until > now) {
-        return Batch::Wait(until);
-    }
-    let needed = if urgent { 1.0 } else { 1.0 + RESERVE.min(budget.burst / 4.0) };
-    if budget.calls < needed {
-        return Batch::Wait(now.plus(refill(budget, needed)));
-    }
-    if due >= batch_max {
-        return Batch::Now;
-    }
-    let full = (budget.calls / budget.burst.max(1.0)).clamp(0.0, 1.0);
-    // Gathering time by how full the bucket is. Under a steady stream the bucket settles where a batch gathers for as
-    // long as one call takes to come free (2 calls a second: at three quarters), and the rest is left for a rush.
-    #[expect(clippy::cast_possible_truncation, reason = "some seconds at most")]
-    let gather = Millis(GATHER_LEAST.0 + (GATHER_EMPTY * (1.0 - full)) as i64);
-    let leave = oldest.plus(if urgent { Millis(gather.0 / 2) } else { gather });
-    if leave <= now { Batch::Now } else { Batch::Wait(leave) }
+struct Peer {
+    /// When everything borrowed is paid back.
+    paid: Timestamp,
+    /// The provider asked for patience until then.
+    patience: Timestamp,
+    /// Refusals in a row.
+    refusals: u32,
 }
 
-/// Time until the bucket holds `needed` calls.
-fn refill(budget: Budget, needed: f64) -> Millis {
-    let missing = (needed - budget.calls).max(0.0) / budget.per_second.max(0.01);
-    #[expect(clippy::cast_possible_truncation, reason = "at most some minutes")]
-    let millis = (missing * 1000.0).min(600_000.0).ceil() as i64;
-    Millis(millis.max(5))
+impl PeerPaces {
+    /// The pace of the provider's specification.
+    #[must_use]
+    pub fn new(pace: PeerPace) -> Self {
+        Self { pace, peers: HashMap::new(), since_sweep: 0 }
+    }
+
+    /// Borrows one message to this recipient from the future.
+    ///
+    /// # Errors
+    /// How long to wait: everything that may be borrowed is, or the provider asked for patience.
+    pub fn take(&mut self, lane: &str, now: Timestamp) -> Result<(), Millis> {
+        let most = Millis(self.pace.interval.0 * i64::from(self.pace.burst.saturating_sub(1)));
+        let interval = self.pace.interval;
+        let peer = self.peer(lane, now);
+        let wait = peer.patience.since(now).0.max(peer.paid.since(now).0 - most.0);
+        if wait > 0 {
+            return Err(Millis(wait));
+        }
+        peer.paid = peer.paid.max(now).plus(interval);
+        Ok(())
+    }
+
+    /// The provider refused one for this pace: all that can be borrowed is, whoever borrowed it (a process before this
+    /// one, another service on the same number). Refusals in a row wait 1, 4, 16, 64 s, as the provider asks.
+    pub fn refused(&mut self, lane: &str, now: Timestamp) {
+        let all = Millis(self.pace.interval.0 * i64::from(self.pace.burst));
+        let peer = self.peer(lane, now);
+        peer.paid = now.plus(all);
+        peer.patience = now.plus(Millis::seconds(4_i64.pow(peer.refusals.min(REFUSALS_MAX))));
+        peer.refusals += 1;
+    }
+
+    fn peer(&mut self, lane: &str, now: Timestamp) -> &mut Peer {
+        if !self.peers.contains_key(lane) {
+            self.since_sweep += 1;
+            if self.since_sweep >= SWEEP_EVERY.max(self.peers.len() / 2) {
+                self.peers.retain(|_, peer| peer.paid > now || peer.patience > now);
+                self.since_sweep = 0;
+            }
+        }
+        self.peers.entry(lane.to_owned()).or_insert(Peer { paid: now, patience: now, refusals: 0 })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn budget(calls: f64) -> Budget {
-        Budget { calls, burst: 50.0, per_second: 2.0, blocked_until: None }
-    }
-
     const NOW: Timestamp = Timestamp(10_000);
 
-    #[test]
-    fn a_full_bucket_lets_a_lonely_comment_go_almost_at_once() {
-        assert_eq!(next_batch(budget(50.0), 1, 50, NOW, false, NOW.plus(Millis(50))), Batch::Now);
+    fn at(millis: i64) -> Timestamp {
+        NOW.plus(Millis(millis))
+    }
+
+    /// Sends `count` messages as the scheduler does: whenever the pace says, `late` milliseconds late each time.
+    fn run(pace: &mut ChannelPace, count: usize, from: Timestamp, late: i64) -> Vec<i64> {
+        let (mut now, mut sent) = (from, Vec::new());
+        while sent.len() < count {
+            let (taken, wait) = pace.take(count - sent.len(), now);
+            sent.extend(std::iter::repeat_n(now.0, taken));
+            now = now.plus(Millis(wait.map_or(0, |wait| wait.0 + late)));
+        }
+        sent
+    }
+
+    /// Most messages in any window of a second; `sent` is in order.
+    fn most_in_a_second(sent: &[i64]) -> usize {
+        let within = |(from, start): (usize, &i64)| sent.partition_point(|at| *at < start + 1000) - from;
+        sent.iter().enumerate().map(within).max().unwrap()
     }
 
     #[test]
-    fn an_empty_bucket_makes_batches_gather() {
-        let half = next_batch(budget(25.0), 3, 50, NOW, false, NOW);
-        let low = next_batch(budget(8.0), 3, 50, NOW, false, NOW);
-        let (Batch::Wait(half), Batch::Wait(low)) = (half, low) else { panic!("{half:?} {low:?}") };
-        assert!(low > half);
-        assert_eq!(next_batch(budget(25.0), 50, 50, NOW, false, NOW), Batch::Now);
+    fn a_thousand_messages_use_the_pace_fully_and_never_pass_it() {
+        for (rate, count) in [(80.0, 1000), (20.0, 250), (7.0, 100), (1000.0, 10_000)] {
+            for late in [0, 1, 3, 9] {
+                let sent = run(&mut ChannelPace::new(rate), count, NOW, late);
+                let took = (sent[count - 1] - sent[0]) as f64 / 1000.0;
+                let ideal = count as f64 / rate;
+                assert!(took <= 1.1 * ideal, "{rate}/s, {late} ms late: {took} s instead of {ideal}");
+                let most = most_in_a_second(&sent);
+                assert!(most as f64 <= rate, "{rate}/s, {late} ms late: {most} in a second");
+            }
+        }
     }
 
     #[test]
-    fn the_reserve_is_for_those_who_wait() {
-        assert!(matches!(next_batch(budget(3.0), 50, 50, NOW, false, NOW), Batch::Wait(_)));
-        assert_eq!(next_batch(budget(3.0), 50, 50, NOW, true, NOW), Batch::Now);
-        assert_eq!(next_batch(budget(0.5), 50, 50, NOW, true, NOW), Batch::Wait(NOW.plus(Millis(250))));
+    fn messages_are_spread_evenly() {
+        let sent = run(&mut ChannelPace::new(80.0), 400, NOW, 0);
+        let gaps: Vec<i64> = sent.windows(2).skip(5).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.iter().all(|gap| (12..=14).contains(gap)), "{gaps:?}");
+        assert_eq!(ChannelPace::new(100_000.0).take(500, NOW), (500, None));
     }
 
     #[test]
-    fn a_blocked_portal_waits_whatever_its_bucket_says() {
-        let blocked = Budget { blocked_until: Some(NOW.plus(Millis(900))), ..budget(50.0) };
-        assert_eq!(next_batch(blocked, 50, 50, NOW, true, NOW), Batch::Wait(NOW.plus(Millis(900))));
+    fn a_throttle_halves_the_pace_and_it_recovers_steadily() {
+        let mut pace = ChannelPace::new(80.0);
+        let _ = run(&mut pace, 100, NOW, 0);
+        let (wall, until) = (at(2_000), at(4_000));
+        pace.throttled(wall, until);
+        // Sixty more sends were under way and hit the same wall.
+        for more in 0..60 {
+            pace.throttled(wall.plus(Millis(more)), until);
+        }
+        assert_eq!(pace.per_second(until), 40.0);
+        let sent = run(&mut pace, 3000, until, 0);
+        let in_second = |second: i64| {
+            let from = until.0 + second * 1000;
+            sent.iter().filter(|at| (from..from + 1000).contains(*at)).count()
+        };
+        assert!((37..=41).contains(&in_second(0)), "{}", in_second(0));
+        let counts: Vec<usize> = (0..32).map(in_second).collect();
+        assert!(counts.windows(2).all(|pair| pair[1] + 2 >= pair[0]), "it recovers without a step back: {counts:?}");
+        assert!(in_second(15) > 54 && in_second(15) < 66, "{counts:?}");
+        assert!(most_in_a_second(&sent) <= 80, "{counts:?}");
+        assert_eq!(pace.per_second(until.plus(Millis::seconds(30))), 80.0);
     }
 
     #[test]
-    fn a_pace_spreads_sends_evenly() {
-        let pace = ChannelPace::new(80.0);
-        let (taken, wait) = pace.take(100);
-        assert!(taken <= 3, "{taken}");
-        assert!((1..=13).contains(&wait.unwrap().0));
-        assert_eq!(ChannelPace::new(100_000.0).take(500), (500, None));
+    fn walls_one_after_another_lower_it_step_by_step_and_not_to_nothing() {
+        let mut pace = ChannelPace::new(80.0);
+        let mut rates = Vec::new();
+        for n in 0..6 {
+            let now = at(n * 3_000);
+            pace.throttled(now, now.plus(Millis::seconds(2)));
+            rates.push(pace.per_second(now.plus(Millis::seconds(2))));
+        }
+        assert!(rates.windows(2).all(|pair| pair[1] < pair[0] || pair[1] <= 6.5), "{rates:?}");
+        assert!(rates.iter().all(|rate| *rate >= 5.0), "{rates:?}");
+    }
+
+    #[test]
+    fn a_recipient_gets_the_burst_and_then_one_per_interval() {
+        let mut peers = PeerPaces::new(PeerPace { interval: Millis::seconds(6), burst: 45 });
+        for _ in 0..45 {
+            assert_eq!(peers.take("a", NOW), Ok(()));
+        }
+        assert_eq!(peers.take("a", NOW), Err(Millis::seconds(6)));
+        assert_eq!(peers.take("b", NOW), Ok(()), "others are not delayed");
+        assert_eq!(peers.take("a", at(6_000)), Ok(()));
+        assert_eq!(peers.take("a", at(6_001)), Err(Millis(5_999)));
+        assert_eq!(peers.take("a", at(400_000)), Ok(()), "all is paid back");
+    }
+
+    #[test]
+    fn refusals_towards_one_recipient_wait_longer_each_time() {
+        let mut peers = PeerPaces::new(PeerPace { interval: Millis(1), burst: 45 });
+        let mut now = NOW;
+        let mut waits = Vec::new();
+        for _ in 0..5 {
+            peers.refused("a", now);
+            let wait = peers.take("a", now).unwrap_err();
+            waits.push(wait.0 / 1000);
+            now = now.plus(wait);
+            assert_eq!(peers.take("b", now), Ok(()));
+        }
+        assert_eq!(waits, [1, 4, 16, 64, 64]);
+        let mut real = PeerPaces::new(PeerPace { interval: Millis::seconds(6), burst: 45 });
+        real.refused("a", NOW);
+        assert_eq!(real.take("a", NOW), Err(Millis::seconds(6)), "one per interval: nothing can be borrowed");
+    }
+
+    #[test]
+    fn idle_recipients_are_forgotten() {
+        let mut peers = PeerPaces::new(PeerPace { interval: Millis::seconds(6), burst: 45 });
+        for n in 0..100_000 {
+            assert_eq!(peers.take(&format!("lane {n}"), at(n * 13)), Ok(()));
+        }
+        assert!(peers.peers.len() < 1500, "{}", peers.peers.len());
     }
 }

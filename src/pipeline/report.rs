@@ -11,10 +11,11 @@ use super::scheduler::{Finished, Hold};
 use crate::crm::{Crm, TokenStore as _};
 use crate::domain::command::Command;
 use crate::domain::effect::{
-    ActionResult, Applied, CommentEffect, CommentView, CrmEffect, CrmError, PortalTrouble, RecipientResult, ReplyEffect,
+    ActionResult, Applied, CommentEffect, CommentView, CrmEffect, CrmError, PortalTrouble, Reach, RecipientResult,
+    ReplyEffect,
 };
 use crate::domain::ids::{CommandId, MessageId, PortalId};
-use crate::domain::job::{Job, JobKind, JobState, QueueKey};
+use crate::domain::job::{GIVEN, Job, JobKind, JobState, QueueKey};
 use crate::domain::message::{Content, MessageRecord};
 use crate::domain::outcome::{ErrorCode, Failure, FailureClass};
 use crate::domain::portal::{Portal, PortalState};
@@ -58,6 +59,12 @@ const TROUBLE_LOOK: Millis = Millis::seconds(30);
 /// How long a call to a CRM whose answer never came may still be carried out there.
 const DOUBT_REST: Millis = Millis::seconds(10);
 
+/// How long a CRM that no longer listens to our address is left alone before one call asks again: what it asks for
+/// within these bounds, or the middle one.
+const ADDRESS_REST_MIN: Millis = Millis::minutes(1);
+const ADDRESS_REST: Millis = Millis::minutes(10);
+const ADDRESS_REST_MAX: Millis = Millis::hours(1);
+
 /// How one job ended.
 struct Ended {
     settlement: Option<EffectSettlement>,
@@ -96,13 +103,19 @@ async fn settle(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>, e
         }
     }
     hold_if_all_wait(pipeline, queue, &ended);
-    if let Some(error) = ended.iter().filter_map(|end| end.error.as_ref()).find(|e| e.portal != PortalTrouble::None) {
+    let troubles = |e: &&CrmError| e.portal != PortalTrouble::None || e.reach == Reach::Address;
+    if let Some(error) = ended.iter().filter_map(|end| end.error.as_ref()).find(troubles) {
         note_trouble(pipeline, queue, error).await;
     }
     for (queued, end) in jobs.into_iter().zip(ended) {
         let (lane, id) = (queued.job.lane.clone(), queued.job.id.clone());
+        let reason = end.settlement.and_then(|settlement| match settlement.fate {
+            Fate::Keep { reason, .. } => reason,
+            Fate::Done => None,
+        });
         let again = end.again.map(|(state, due, tries)| {
             let mut next = queued;
+            next.job.reason = reason.or(next.job.reason);
             next.job.state = state;
             next.job.due = due;
             next.job.tries = tries;
@@ -117,7 +130,7 @@ async fn settle(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>, e
 fn hold_if_all_wait(pipeline: &Pipeline, queue: &QueueKey, ended: &[Ended]) {
     let passing = |end: &Ended| {
         end.error.as_ref().is_some_and(|error| {
-            error.whole
+            error.reach != Reach::Entry
                 && matches!(
                     error.class,
                     FailureClass::Throttled | FailureClass::Unavailable | FailureClass::Indeterminate
@@ -130,9 +143,14 @@ fn hold_if_all_wait(pipeline: &Pipeline, queue: &QueueKey, ended: &[Ended]) {
     }
 }
 
-/// What a failed call means for the portal as a whole.
+/// What a failed call means for the portal as a whole, and for every other portal of its CRM.
 pub(super) async fn note_trouble(pipeline: &Pipeline, queue: &QueueKey, error: &CrmError) {
     let QueueKey::Crm(portal) = queue else { return };
+    if error.reach == Reach::Address {
+        let asked = error.retry_after.unwrap_or(ADDRESS_REST);
+        let rest = Millis(asked.0.clamp(ADDRESS_REST_MIN.0, ADDRESS_REST_MAX.0));
+        pipeline.scheduler.hold(queue.clone(), Hold::Address(pipeline.clock.now().plus(rest)));
+    }
     let state = match error.portal {
         PortalTrouble::None => return,
         PortalTrouble::NeedsAuth => PortalState::NeedsAuth,
@@ -262,7 +280,8 @@ fn succeeded(
             let repeat = pipeline.settings.repeat_reply;
             if repeat.0 > 0 && job.tries == 0 {
                 let due = now.plus(repeat);
-                settlement.fate = Fate::Keep { state: JobState::Ready, due, tries: 1, reason: None };
+                let reason = Some(GIVEN.to_owned());
+                settlement.fate = Fate::Keep { state: JobState::Ready, due, tries: 1, reason };
                 ended.again = Some((JobState::Ready, due, 1));
             }
         }
@@ -295,12 +314,12 @@ fn failed(pipeline: &Pipeline, job: &Job, revision: i64, effect: &CrmEffect, err
         Decision::Again { due, counts } if job.tries < TRIES_MAX => {
             let state = if (unclear && adds) || doubtful { JobState::Unclear } else { JobState::Ready };
             let tries = job.tries + u32::from(counts);
-            (keep(state, due, tries, None), Some((state, due, tries)))
+            (keep(state, due, tries, job.reason.clone()), Some((state, due, tries)))
         }
         Decision::Pause => {
             let due = now.plus(trouble_look(&error));
             let state = if doubtful { JobState::Unclear } else { JobState::Ready };
-            (keep(state, due, job.tries, None), Some((state, due, job.tries)))
+            (keep(state, due, job.tries, job.reason.clone()), Some((state, due, job.tries)))
         }
         Decision::Settle | Decision::Expire | Decision::Unclear | Decision::Again { .. } => {
             (keep(JobState::Dead, now, job.tries, Some(error.to_string())), None)

@@ -13,18 +13,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Pipeline;
+use super::governor::{NextCall, UnderWay, next_call};
 use super::lanes::{FEW, Group, Lanes};
-use super::limits::{Batch, ChannelPace, next_batch};
+use super::limits::{ChannelPace, PeerPaces};
+use super::stops::{Gate, Stops};
+use crate::domain::capability::PeerPace;
 use crate::domain::channel::ChannelState;
-use crate::domain::job::QueueKey;
-use crate::domain::portal::{CrmKind, PortalState};
+use crate::domain::job::{JobState, QueueKey};
+use crate::domain::portal::PortalState;
 use crate::domain::time::{Millis, Timestamp};
 use crate::storage::StorageError;
 use crate::storage::jobs::JobsPage;
+use crate::storage::portals::KnownPortal;
 use crate::storage::writer::{JobSink, Queued, Work};
 
-/// Batches of one portal under way at once: one being answered, one being built.
-const BATCHES_MAX: usize = 2;
 /// Tasks that turn commands of one portal into messages at once, and commands per task.
 const INTAKES_MAX: usize = 2;
 const INTAKE_BATCH: usize = 128;
@@ -32,6 +34,8 @@ const INTAKE_BATCH: usize = 128;
 const PAUSED_LOOK: Millis = Millis::seconds(30);
 /// A queue without work is let go after this.
 const IDLE: Millis = Millis::minutes(2);
+/// A recipient who has had enough for the moment is looked at again after this at most.
+const PEER_LOOK: Millis = Millis::seconds(4);
 /// How often the registrations of all portals are compared.
 const COMPARING: Millis = Millis::hours(24);
 /// Every so many sweeps (seconds), portals that wait for tokens are given those that came.
@@ -47,19 +51,23 @@ enum Message {
     Taken(QueueKey, Result<bool, StorageError>),
     Page { queue: QueueKey, page: Result<JobsPage, StorageError>, took: Duration },
     Finished(Box<Finished>),
+    Called { queue: QueueKey, awaited: bool },
     Holding { queue: QueueKey, hold: Hold },
+    PeerRefused { queue: QueueKey, lane: String },
     State { queue: QueueKey, state: WorkState },
     Lost,
 }
 
 /// What the store says of a queue's channel or portal.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct WorkState {
     paused: bool,
     /// Messages per second of a channel.
     pace: Option<f64>,
-    /// The CRM of a portal.
-    crm: Option<CrmKind>,
+    /// The pace towards one recipient of a channel.
+    per_peer: Option<PeerPace>,
+    /// The portal.
+    portal: Option<Arc<KnownPortal>>,
 }
 
 /// One run is over.
@@ -77,8 +85,12 @@ pub(super) struct Finished {
 /// Why a queue stands still.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Hold {
-    /// The vendor asked for patience.
+    /// The other side asked for patience.
     Until(Timestamp),
+    /// The provider was sent too much at once: it gets nothing until then, and less for a while.
+    Throttled(Timestamp),
+    /// The portal's CRM does not listen to our address until then.
+    Address(Timestamp),
     /// The channel or portal needs a person.
     Paused,
 }
@@ -124,6 +136,11 @@ impl Handle {
         self.send(Message::Holding { queue, hold });
     }
 
+    /// The provider was sent too much for one recipient.
+    pub(super) fn peer_refused(&self, queue: QueueKey, lane: String) {
+        self.send(Message::PeerRefused { queue, lane });
+    }
+
     fn set_owned(&self, queue: &QueueKey, owned: bool) {
         let mut set = self.owned.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         if owned {
@@ -162,7 +179,10 @@ struct Queue {
     allowed: Option<bool>,
     held_until: Option<Timestamp>,
     pace: Option<ChannelPace>,
-    crm: Option<CrmKind>,
+    peers: Option<PeerPaces>,
+    portal: Option<Arc<KnownPortal>>,
+    /// Calls to the portal.
+    under_way: UnderWay,
     /// The moment it is in the alarm list for.
     alarm: Option<Timestamp>,
     touched: Timestamp,
@@ -177,10 +197,36 @@ impl Queue {
             allowed: None,
             held_until: None,
             pace: None,
-            crm: None,
+            peers: None,
+            portal: None,
+            under_way: UnderWay::default(),
             alarm: None,
             touched: now,
         }
+    }
+
+    fn hold_until(&mut self, at: Timestamp) {
+        self.held_until = Some(self.held_until.map_or(at, |known| known.max(at)));
+    }
+
+    /// Puts back sends to people who have had enough for the moment: they delay their own lane only.
+    fn keep_peer_pace(&mut self, jobs: Vec<Queued>, now: Timestamp) -> Vec<Queued> {
+        let Some(peers) = &mut self.peers else { return jobs };
+        let mut kept = Vec::with_capacity(jobs.len());
+        for queued in jobs {
+            // One that was begun is not sent now: its echo is looked for.
+            let sends = queued.job.state == JobState::Ready;
+            match if sends { peers.take(&queued.job.lane, now) } else { Ok(()) } {
+                Ok(()) => kept.push(queued),
+                Err(wait) => {
+                    let (lane, id) = (queued.job.lane.clone(), queued.job.id.clone());
+                    let mut later = queued;
+                    later.job.due = now.plus(wait.min(PEER_LOOK));
+                    self.lanes.finish(&lane, &id, Some(later), now);
+                }
+            }
+        }
+        kept
     }
 }
 
@@ -188,6 +234,7 @@ struct Scheduler {
     pipeline: Arc<Pipeline>,
     queues: HashMap<QueueKey, Queue>,
     alarms: BTreeSet<(Timestamp, QueueKey)>,
+    stops: Stops,
     runs: TaskTracker,
 }
 
@@ -205,6 +252,7 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
         pipeline: Arc::clone(&pipeline),
         queues: HashMap::new(),
         alarms: BTreeSet::new(),
+        stops: Stops::default(),
         runs: TaskTracker::new(),
     };
     let mut look = tokio::time::interval(Duration::from_millis(500));
@@ -370,32 +418,77 @@ impl Scheduler {
                     touched.insert(finished.queue);
                 }
             }
+            Message::Called { queue: key, awaited } => {
+                self.called(&key, awaited, now);
+                touched.insert(key);
+            }
             Message::Holding { queue: key, hold } => {
-                if let Some(queue) = self.queues.get_mut(&key) {
-                    match hold {
-                        Hold::Until(at) => queue.held_until = Some(queue.held_until.map_or(at, |known| known.max(at))),
-                        Hold::Paused => {
-                            queue.allowed = None;
-                            queue.held_until = None;
-                        }
-                    }
-                    touched.insert(key);
+                self.hold(&key, hold, now);
+                touched.insert(key);
+            }
+            Message::PeerRefused { queue: key, lane } => {
+                if let Some(peers) = self.queues.get_mut(&key).and_then(|queue| queue.peers.as_mut()) {
+                    peers.refused(&lane, now);
                 }
             }
             Message::State { queue: key, state } => {
                 if let Some(queue) = self.queues.get_mut(&key) {
                     queue.asking = false;
                     queue.allowed = Some(!state.paused);
-                    queue.crm = state.crm;
+                    queue.portal = state.portal;
                     if let Some(per_second) = state.pace
-                        && queue.pace.as_ref().is_none_or(|known| (known.per_second() - per_second).abs() > 1e-9)
+                        && queue.pace.as_ref().is_none_or(|known| (known.documented() - per_second).abs() > 1e-9)
                     {
                         queue.pace = Some(ChannelPace::new(per_second));
+                    }
+                    if queue.peers.is_none() {
+                        queue.peers = state.per_peer.map(PeerPaces::new);
                     }
                     touched.insert(key);
                 }
             }
             Message::Lost => self.lost_everything(),
+        }
+    }
+
+    fn hold(&mut self, key: &QueueKey, hold: Hold, now: Timestamp) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        match hold {
+            Hold::Until(at) => queue.hold_until(at),
+            Hold::Throttled(at) => {
+                queue.hold_until(at);
+                if let Some(pace) = &mut queue.pace {
+                    pace.throttled(now, at);
+                }
+            }
+            Hold::Paused => {
+                queue.allowed = None;
+                queue.held_until = None;
+            }
+            Hold::Address(at) => {
+                let Some(crm) = queue.portal.as_ref().map(|known| known.portal.crm) else { return };
+                if self.stops.stop(crm, at) {
+                    crate::telemetry::crm_stopped(crm.code(), true);
+                    tracing::error!(
+                        crm = crm.code(),
+                        "the CRM no longer listens to our address: nothing is sent to any of its portals; its support \
+                         can lift that, and one call asks now and then"
+                    );
+                }
+            }
+        }
+    }
+
+    /// A call to a portal is over.
+    fn called(&mut self, key: &QueueKey, awaited: bool, now: Timestamp) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        let count = queue.under_way.count(awaited);
+        *count = count.saturating_sub(1);
+        if let Some(crm) = queue.portal.as_ref().map(|known| known.portal.crm)
+            && self.stops.called(crm, key, now)
+        {
+            crate::telemetry::crm_stopped(crm.code(), false);
+            tracing::info!(crm = crm.code(), "the CRM listens to our address again");
         }
     }
 
@@ -608,12 +701,13 @@ impl Scheduler {
             let state = match &key {
                 QueueKey::Channel(id) => match pipeline.storage.find_channel(id).await {
                     Ok(Some(channel)) => {
-                        let documented =
-                            pipeline.provider_of(&channel).map(|p| p.spec().capabilities.messages_per_second);
+                        let can = pipeline.provider_of(&channel).map(|provider| provider.spec().capabilities);
+                        let documented = can.map(|can| can.messages_per_second);
                         WorkState {
                             paused: matches!(channel.state, ChannelState::Paused(_)),
                             pace: channel.settings.messages_per_second.or(documented),
-                            crm: None,
+                            per_peer: can.and_then(|can| can.per_peer),
+                            portal: None,
                         }
                     }
                     Ok(None) | Err(_) => WorkState { paused: true, ..WorkState::default() },
@@ -621,8 +715,8 @@ impl Scheduler {
                 QueueKey::Crm(id) => match pipeline.storage.portal(id).await {
                     Ok(Some(known)) => WorkState {
                         paused: known.portal.state != PortalState::Installed,
-                        pace: None,
-                        crm: Some(known.portal.crm),
+                        portal: Some(known),
+                        ..WorkState::default()
                     },
                     Ok(None) | Err(_) => WorkState { paused: true, ..WorkState::default() },
                 },
@@ -635,17 +729,25 @@ impl Scheduler {
     fn pump_channel(&mut self, key: &QueueKey, now: Timestamp) -> Option<Timestamp> {
         let queue = self.queues.get_mut(key)?;
         let room = self.pipeline.settings.workers.saturating_sub(queue.running);
-        let (due, _) = queue.lanes.due(Group::Sends, room, now);
+        let due = queue.lanes.due(Group::Sends, room, now).count;
         let mut next = queue.lanes.next_due();
         if due == 0 {
             return next;
         }
-        let (permits, wait) = queue.pace.as_ref().map_or((due, None), |pace| pace.take(due));
+        let (permits, wait) = queue.pace.as_mut().map_or((due, None), |pace| pace.take(due, now));
         if let Some(wait) = wait {
             let at = now.plus(wait);
             next = Some(next.map_or(at, |known| known.min(at)));
         }
-        let jobs = queue.lanes.take(Group::Sends, permits, now);
+        let taken = queue.lanes.take(Group::Sends, permits, now);
+        let jobs = queue.keep_peer_pace(taken, now);
+        let unused = permits.saturating_sub(jobs.len());
+        if unused > 0 {
+            if let Some(pace) = &mut queue.pace {
+                pace.give_back(unused, now);
+            }
+            next = Some(now.plus(Millis(1)));
+        }
         if jobs.is_empty() {
             return next;
         }
@@ -673,34 +775,26 @@ impl Scheduler {
     }
 
     fn pump_crm(&mut self, key: &QueueKey, now: Timestamp) -> Option<Timestamp> {
-        let QueueKey::Crm(portal) = key else { return None };
-        let crm = Arc::clone(self.pipeline.crm(self.queues.get(key)?.crm?)?);
-        let (batch_max, budget) = (crm.spec().batch_max, crm.budget(portal, now));
         let queue = self.queues.get_mut(key)?;
-        let groups = queue.lanes.due_groups(now);
-        let mut next = queue.lanes.next_due();
-        for group in groups {
-            if queue.running >= BATCHES_MAX * batch_max {
-                break;
-            }
-            let (due, oldest) = queue.lanes.due(group, batch_max, now);
-            let urgent = queue.lanes.somebody_waits(group) || group == Group::Commands;
-            let decision = next_batch(budget, due, batch_max, oldest.unwrap_or(now), urgent, now);
-            match decision {
-                Batch::Wait(at) => next = Some(next.map_or(at, |known: Timestamp| known.min(at))),
-                Batch::Now => {
-                    let max = if group == Group::Reconcile { 1 } else { batch_max };
-                    let jobs = queue.lanes.take(group, max, now);
-                    queue.running += jobs.len();
-                    let pipeline = Arc::clone(&self.pipeline);
-                    let key = key.clone();
-                    self.runs.spawn(async move { super::report::run(&pipeline, &key, group, jobs).await });
-                    // One batch per look: the budget has changed.
-                    next = Some(now.plus(Millis(1)));
-                    break;
-                }
-            }
+        let portal = &queue.portal.as_ref()?.portal;
+        let gate = self.stops.gate(portal.crm, now);
+        if let Gate::Closed(until) = gate {
+            return Some(until);
         }
-        next
+        let crm = Arc::clone(self.pipeline.crm(portal.crm)?);
+        let (budget, batch_max) = (crm.budget(portal, now), crm.spec().batch_max);
+        let (call, look) = next_call(&mut queue.lanes, budget, queue.under_way, batch_max, now);
+        let Some(NextCall { group, jobs, awaited }) = call else { return look };
+        if gate == Gate::Ask {
+            self.stops.ask(portal.crm, key);
+        }
+        queue.running += jobs.len();
+        *queue.under_way.count(awaited) += 1;
+        let (pipeline, key) = (Arc::clone(&self.pipeline), key.clone());
+        self.runs.spawn(async move {
+            super::report::run(&pipeline, &key, group, jobs).await;
+            pipeline.scheduler.send(Message::Called { queue: key, awaited });
+        });
+        look
     }
 }

@@ -204,6 +204,22 @@ async fn a_throttled_send_waits_and_uses_up_no_try() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_who_had_too_much_delays_no_other() {
+    let world = World::with(quick("")).await;
+    let (busy, other) = (world.deal(PHONE), world.deal("79167654321"));
+    let pair =
+        Action::Error { code: "131056".into(), status: None, description: None, retry_after: None, after: false };
+    world.sandbox.add_fault(Fault::new("graph.messages", pair).phone(PHONE).times(1));
+    world.fire(busy, &json!({"recipients": "main", "template": "greeting:ru"}));
+    world.until("the vendor refused the first", |w| w.sandbox.faults()[0].fired > 0).await;
+    world.fire(other, &json!({"recipients": "main", "template": "greeting:ru"}));
+    world.until("the other one is read", |w| w.comment(other).contains("Прочитано")).await;
+    assert_eq!(world.messages(PHONE).len(), 0, "one message in six seconds to one person");
+    world.until("the first is read too", |w| w.comment(busy).contains("Прочитано")).await;
+    assert_eq!(world.messages(PHONE).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_token_pauses_the_channel_and_keeps_the_queue() {
     let world = World::with(quick("")).await;
     world.open_window(PHONE).await;

@@ -14,7 +14,6 @@ use super::limits::Limits;
 use super::oauth::{OauthServer, same_origin};
 use crate::crm::TokenPair;
 use crate::domain::effect::{CrmError, PortalTrouble};
-use crate::domain::ids::PortalId;
 use crate::domain::outcome::FailureClass;
 use crate::domain::portal::Portal;
 use crate::domain::time::{Clock, Millis};
@@ -97,12 +96,13 @@ impl Client {
     }
 
     async fn cured(&self, portal: &Portal, batch: &Batch) -> Result<Entries, Failed> {
-        let mut pair = self.tokens.usable(portal).await.map_err(|error| self.failed(&portal.id, error.into(), None))?;
+        let mut pair =
+            self.tokens.usable(portal).await.map_err(|error| self.failed(&portal.member_id, error.into(), None))?;
         let (mut refreshed, mut moved) = (false, false);
         for _ in 0..ROUNDS {
             let endpoint = self.tokens.endpoint(portal);
-            let fault = match self.post(&portal.id, &endpoint, batch, &pair.access).await {
-                Ok(document) => return Ok(self.sort(&portal.id, batch, &document)),
+            let fault = match self.post(&portal.member_id, &endpoint, batch, &pair.access).await {
+                Ok(document) => return Ok(self.sort(&portal.member_id, batch, &document)),
                 Err(fault) => fault,
             };
             let cured = match (&fault, fault.cure()) {
@@ -120,32 +120,33 @@ impl Client {
                 }
                 (_, Cure::Refresh | Cure::None) => Err(fault),
             };
-            pair = cured.map_err(|fault| self.failed(&portal.id, fault, None))?;
+            pair = cured.map_err(|fault| self.failed(&portal.member_id, fault, None))?;
         }
         let error = own(FailureClass::Unavailable, PortalTrouble::None, "no_end", "too many turns for one call");
-        Err(self.failed(&portal.id, error.into(), None))
+        Err(self.failed(&portal.member_id, error.into(), None))
     }
 
-    /// Makes the calls of a batch with a token that somebody just gave us, at a proved endpoint.
+    /// Makes the calls of a batch with a token that somebody just gave us, at a proved endpoint of this account
+    /// (`member_id`).
     ///
     /// # Errors
     /// As [`Client::batch`]; nothing is cured.
     pub(super) async fn batch_as(
         &self,
-        portal: &PortalId,
+        account: &str,
         endpoint: &str,
         token: &str,
         batch: &Batch,
     ) -> Result<Entries, Failed> {
-        match self.post(portal, endpoint, batch, token).await {
-            Ok(document) => Ok(self.sort(portal, batch, &document)),
-            Err(fault) => Err(self.failed(portal, fault, None)),
+        match self.post(account, endpoint, batch, token).await {
+            Ok(document) => Ok(self.sort(account, batch, &document)),
+            Err(fault) => Err(self.failed(account, fault, None)),
         }
     }
 
-    async fn post(&self, portal: &PortalId, endpoint: &str, batch: &Batch, token: &str) -> Result<Value, Fault> {
+    async fn post(&self, account: &str, endpoint: &str, batch: &Batch, token: &str) -> Result<Value, Fault> {
         let document = batch.document(token).map_err(|e| Fault::Refused(e.to_string()))?;
-        self.limits.spend(portal, self.clock.now());
+        self.limits.spend(account, self.clock.now());
         let answer = self.outbound.call(Call::post_json(format!("{endpoint}batch"), document).timeout(TIMEOUT)).await?;
         if let Some(location) = redirect(&answer) {
             return Err(Fault::Moved(location));
@@ -153,17 +154,17 @@ impl Client {
         read_answer(&answer, Place::Call)
     }
 
-    fn sort(&self, portal: &PortalId, batch: &Batch, document: &Value) -> Entries {
-        self.limits.answered(portal, self.clock.now(), &batch.times(document));
+    fn sort(&self, account: &str, batch: &Batch, document: &Value) -> Entries {
+        self.limits.answered(account, self.clock.now(), &batch.times(document));
         let entries = batch.read(document).into_iter().enumerate();
-        entries.map(|(at, entry)| entry.map_err(|fault| self.failed(portal, fault, batch.method(at)))).collect()
+        entries.map(|(at, entry)| entry.map_err(|fault| self.failed(account, fault, batch.method(at)))).collect()
     }
 
-    fn failed(&self, portal: &PortalId, fault: Fault, method: Option<&'static str>) -> Failed {
+    fn failed(&self, account: &str, fault: Fault, method: Option<&'static str>) -> Failed {
         let wait = fault.wait();
         let retry_after = match wait {
             Wait::Schedule => None,
-            Wait::Bucket | Wait::Method | Wait::Long => self.limits.refused(portal, self.clock.now(), wait, method),
+            Wait::Bucket | Wait::Method | Wait::Long => self.limits.refused(account, self.clock.now(), wait, method),
         };
         Failed { fault, retry_after }
     }

@@ -14,7 +14,9 @@ use super::cards::{entity_type, no_such_card};
 use super::client::Entries;
 use super::comments::refers_to;
 use super::errors::{Fault, own};
-use crate::domain::effect::{ActionResult, Applied, CommentEffect, CrmEffect, CrmError, PortalTrouble, ReplyEffect};
+use crate::domain::effect::{
+    ActionResult, Applied, CommentEffect, CrmEffect, CrmError, PortalTrouble, Reach, ReplyEffect,
+};
 use crate::domain::ids::CrmCommentId;
 use crate::domain::language::Language;
 use crate::domain::outcome::FailureClass;
@@ -79,7 +81,7 @@ impl Bitrix24 {
                 Some(Err(failed)) => Err(failed.error(repeatable)),
                 None => Err(Fault::Unanswered.error(repeatable, None)),
             },
-            Err(failed) => Err(CrmError { whole: true, ..failed.error(repeatable) }),
+            Err(failed) => Err(CrmError { reach: Reach::Call, ..failed.error(repeatable) }),
         };
         plans
             .into_iter()
@@ -216,7 +218,7 @@ impl Bitrix24 {
 
     /// The method has used up its running time: the effect waits, others go on.
     fn method_is_hot(&self, portal: &Portal, method: &str, now: Timestamp) -> Option<CrmError> {
-        let wait = self.client.limits.method_wait(&portal.id, method, now)?;
+        let wait = self.client.limits.method_wait(&portal.member_id, method, now)?;
         let text = format!("{method} rests until its running time is counted anew");
         let error = own(FailureClass::Throttled, PortalTrouble::None, "operation_time_limit", text);
         Some(CrmError { retry_after: Some(wait), ..error })

@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 
-use crate::domain::effect::{CrmError, PortalTrouble};
+use crate::domain::effect::{CrmError, PortalTrouble, Reach};
 use crate::domain::outcome::FailureClass;
 use crate::domain::text::excerpt;
 use crate::domain::time::Millis;
@@ -295,7 +295,7 @@ impl Fault {
             code: code.to_owned(),
             text: shorten(text),
             retry_after,
-            whole: false,
+            reach: Reach::Entry,
         };
         match self {
             Self::Decided(error) => error.clone(),
@@ -398,7 +398,7 @@ fn is_real(document: &Value, code: &str, text: &str) -> bool {
 /// An error of ours that is nobody's answer.
 pub(super) fn own(class: FailureClass, trouble: PortalTrouble, code: &str, text: impl Into<String>) -> CrmError {
     let text = shorten(&text.into());
-    CrmError { class, portal: trouble, code: code.to_owned(), text, retry_after: None, whole: false }
+    CrmError { class, portal: trouble, code: code.to_owned(), text, retry_after: None, reach: Reach::Entry }
 }
 
 /// The store did not answer; nothing was sent.

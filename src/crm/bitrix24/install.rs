@@ -10,7 +10,6 @@ use super::Bitrix24;
 use super::batch::Batch;
 use super::errors::{Fault, own, store_down};
 use crate::domain::effect::{CrmError, PortalTrouble};
-use crate::domain::ids::PortalId;
 use crate::domain::outcome::FailureClass;
 use crate::domain::portal::Portal;
 use crate::forms::{flag, text_at};
@@ -122,7 +121,7 @@ impl Bitrix24 {
         let now = self.clock.now();
         let mut failed = None;
         for pair in pairs.into_iter().filter(|pair| pair.expires > now) {
-            match self.ask_who(&portal.id, &portal.client_endpoint, &pair.access).await {
+            match self.ask_who(&portal.member_id, &portal.client_endpoint, &pair.access).await {
                 Ok(who) => return Ok(Some(who)),
                 // Another user's token is taken only when it is the token that is refused.
                 Err(error) if error.portal == PortalTrouble::NeedsAuth => failed = Some(error),
@@ -137,20 +136,18 @@ impl Bitrix24 {
     /// # Errors
     /// The call failed, or the token belongs to somebody else than the proof says.
     pub async fn who(&self, proof: &Proof, token: &SecretString) -> Result<Who, CrmError> {
-        // The portal may not be known to us yet; its member id keeps its bucket apart as well as our own id would.
-        let portal = PortalId::new(&proof.member_id);
-        let who = self.ask_who(&portal, &proof.client_endpoint, token.expose_secret()).await?;
+        let who = self.ask_who(&proof.member_id, &proof.client_endpoint, token.expose_secret()).await?;
         if !proof.user_id.is_empty() && who.user_id != proof.user_id {
             return Err(Fault::Unanswered.error(true, None));
         }
         Ok(who)
     }
 
-    async fn ask_who(&self, portal: &PortalId, endpoint: &str, token: &str) -> Result<Who, CrmError> {
+    async fn ask_who(&self, account: &str, endpoint: &str, token: &str) -> Result<Who, CrmError> {
         let mut batch = Batch::default();
         let (profile, info) = (batch.push("profile", &[]), batch.push("app.info", &[]));
         let entries =
-            self.client.batch_as(portal, endpoint, token, &batch).await.map_err(|failed| failed.error(true))?;
+            self.client.batch_as(account, endpoint, token, &batch).await.map_err(|failed| failed.error(true))?;
         let answer = |entry: usize| match entries.get(entry) {
             Some(Ok(value)) => Ok(value),
             Some(Err(failed)) => Err(failed.error(true)),

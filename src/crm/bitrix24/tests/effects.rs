@@ -8,10 +8,10 @@ use crate::domain::channel::Messenger;
 use crate::domain::effect::{
     ActionResult, Applied, CommentEffect, CommentView, CrmEffect, CrmError, PortalTrouble, RecipientResult, ReplyEffect,
 };
-use crate::domain::ids::{CrmCommentId, MessageId, ProviderMessageId, ReplyToken};
+use crate::domain::ids::{CrmCommentId, MessageId, PortalId, ProviderMessageId, ReplyToken};
 use crate::domain::language::Language;
 use crate::domain::outcome::{ErrorCode, Failure, FailureClass};
-use crate::domain::portal::{CardKind, CardRef};
+use crate::domain::portal::{CardKind, CardRef, Portal};
 use crate::domain::status::MessageState;
 use crate::domain::time::Millis;
 
@@ -87,8 +87,23 @@ async fn more_than_fifty_effects_take_several_calls() {
     assert!(results.iter().all(|result| *result == Ok(Applied::Done)) && results.len() == 51);
     let sizes: Vec<usize> = world.stub.received("/rest/batch").iter().map(|call| call.methods().len()).collect();
     assert_eq!(sizes, [50, 1]);
-    assert_eq!(world.crm.budget(&world.portal.id, NOW).calls, 48.0);
+    assert_eq!(world.crm.budget(&world.portal, NOW).calls, 48.0);
     assert!(world.crm.apply(&world.portal, &[]).await.is_empty());
+}
+
+#[tokio::test]
+async fn applications_in_one_portal_share_its_bucket_and_other_portals_do_not() {
+    let world = World::start(|request, _| answer_batch(request, willing)).await;
+    let of = |id: &str, app: &str, member_id: &str| Portal {
+        id: PortalId::new(id),
+        app: app.to_owned(),
+        member_id: member_id.to_owned(),
+        ..world.portal.clone()
+    };
+    let (neighbour, stranger) = (of("2", "other", &world.portal.member_id), of("3", "main", "another account"));
+    world.crm.apply(&world.portal, &[reply("tok")]).await;
+    assert_eq!(world.crm.budget(&neighbour, NOW).calls, 49.0, "one account, one address: one bucket");
+    assert_eq!(world.crm.budget(&stranger, NOW).calls, 50.0);
 }
 
 #[tokio::test]
@@ -209,7 +224,7 @@ async fn a_full_bucket_tells_how_long_to_wait() {
         waits.push(error.retry_after.unwrap().0 / 1000);
     }
     assert_eq!(waits, [1, 2, 4, 4]);
-    let budget = world.crm.budget(&world.portal.id, NOW);
+    let budget = world.crm.budget(&world.portal, NOW);
     assert_eq!((budget.calls, budget.blocked_until), (0.0, Some(NOW.plus(Millis::seconds(4)))));
 }
 
@@ -241,7 +256,7 @@ async fn an_overload_stops_the_portal_for_long() {
     let world = World::start(|_, _| Answered::Json(401, json!({"error": "OVERLOAD_LIMIT"}))).await;
     let error = world.crm.apply(&world.portal, &[reply("tok")]).await.remove(0).unwrap_err();
     assert_eq!((error.class, error.retry_after), (FailureClass::Throttled, Some(Millis::minutes(10))));
-    assert!(world.crm.budget(&world.portal.id, NOW).blocked_until.is_some());
+    assert!(world.crm.budget(&world.portal, NOW).blocked_until.is_some());
 }
 
 #[tokio::test]
