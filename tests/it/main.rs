@@ -11,6 +11,7 @@ mod demo;
 mod deploy;
 mod happy;
 mod house;
+mod isolation;
 mod kill;
 mod life;
 mod operate;

@@ -203,7 +203,12 @@ level = "{level}"
         let (status, line) = self.post("/api/v1/lines", json!({"name": "Sales"})).await;
         assert_eq!(status, 201, "{line}");
         self.line = line["id"].as_str().unwrap().to_owned();
-        let view = self.number.view();
+        self.channel = self.channel_of(&self.number, settings).await;
+    }
+
+    /// Makes a channel of the line for this number; gives its id.
+    pub(crate) async fn channel_of(&self, number: &Number, settings: Value) -> String {
+        let view = number.view();
         let channel = json!({
             "provider": "whatsapp_cloud",
             "name": "+7 999 000-11-22",
@@ -218,8 +223,19 @@ level = "{level}"
         });
         let (status, channel) = self.post(&format!("/api/v1/lines/{}/channels", self.line), channel).await;
         assert_eq!(status, 201, "{channel}");
-        self.channel = channel["id"].as_str().unwrap().to_owned();
-        self.number.subscribe(channel["webhook_url"].as_str().unwrap()).await.unwrap();
+        number.subscribe(channel["webhook_url"].as_str().unwrap()).await.unwrap();
+        channel["id"].as_str().unwrap().to_owned()
+    }
+
+    /// One more portal with the application in it, and a stage whose robot has these properties.
+    pub(crate) async fn other_portal(&self, properties: &Value) -> (Portal, String) {
+        let portal = self.sandbox.add_portal(PortalSpec::default()).await.unwrap();
+        portal.set_limits(self.portal.limits());
+        portal.install(&self.client_id).await.unwrap();
+        let registered = |_: &Self| portal.robots().iter().any(|robot| robot.code == "send_message");
+        self.until("the robot is registered in the other portal", registered).await;
+        let stage = self.robot_in(&portal, DEAL, properties, |_| {});
+        (portal, stage)
     }
 
     pub(crate) fn base(&self) -> &str {
@@ -320,8 +336,12 @@ level = "{level}"
     }
 
     pub(crate) fn robot_on(&self, kind: i64, properties: &Value, change: impl FnOnce(&mut Automation)) -> String {
+        self.robot_in(&self.portal, kind, properties, change)
+    }
+
+    fn robot_in(&self, portal: &Portal, kind: i64, properties: &Value, change: impl FnOnce(&mut Automation)) -> String {
         let stage = format!("STAGE_{}", self.stage.fetch_add(1, Ordering::SeqCst));
-        self.portal.add_stage(StageSpec {
+        portal.add_stage(StageSpec {
             entity_type_id: kind,
             category_id: 0,
             stage_id: stage.clone(),
@@ -337,7 +357,7 @@ level = "{level}"
             ..Automation::default()
         };
         change(&mut automation);
-        self.portal.add_automation(automation);
+        portal.add_automation(automation);
         stage
     }
 
