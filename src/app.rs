@@ -104,7 +104,7 @@ impl App {
         config.fit_to_serve()?;
         let metrics = metrics_handle()?;
         let sealer = sealer(&config)?;
-        let lock = lock_database(&config)?;
+        let lock = lock_database(config.database.url.expose_secret())?;
         let db = Db::open(config.database.url.expose_secret()).await?;
         db.migrate().await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -113,6 +113,7 @@ impl App {
         let options = StorageOptions { reply_not_before: Millis::seconds(2) };
         let storage = Storage::new(db, sealer, Arc::clone(&ids), Arc::clone(&clock), Arc::new(handle.clone()), options);
         let storage = Arc::new(storage);
+        settle_past(&storage).await?;
         let outbound = Arc::new(Outbound::new(config.network.allow_private.clone()).map_err(AppError::Setup)?);
         let bitrix24 = Arc::new(bitrix24(&config, &outbound, &storage, &clock)?);
         let crms: HashMap<CrmKind, Arc<dyn Crm>> =
@@ -231,6 +232,24 @@ async fn stop_signal() {
     }
 }
 
+/// A database of the past is not worked on as if it were of today.
+async fn settle_past(storage: &Storage) -> Result<(), AppError> {
+    if let Some(to) = storage.moved_to().await? {
+        return Err(AppError::Setup(format!(
+            "this database was moved to {to}: set database.url to that one, or its queue would be sent twice. \
+             To go on with this one all the same, run `mostik restore`: what was open then waits for you as dead letters"
+        )));
+    }
+    let Some(taken) = storage.is_backup().await? else { return Ok(()) };
+    let doubts = storage.doubt(taken).await?;
+    tracing::warn!(
+        taken_ms = taken.0,
+        count = doubts,
+        "this database is a backup: what was open then may have been done since and waits for a person as dead letters"
+    );
+    Ok(())
+}
+
 /// The recorder is one per process; later calls get the same one.
 fn metrics_handle() -> Result<PrometheusHandle, AppError> {
     static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
@@ -243,11 +262,14 @@ fn metrics_handle() -> Result<PrometheusHandle, AppError> {
     Ok(handle)
 }
 
-/// SQLite serves one process: a second one is refused in words instead of failing later in riddles.
-fn lock_database(config: &Config) -> Result<Option<std::fs::File>, AppError> {
-    let url = config.database.url.expose_secret();
-    let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) else { return Ok(None) };
-    let path = std::path::PathBuf::from(format!("{}.lock", path.split('?').next().unwrap_or_default()));
+/// SQLite serves one process: a second one is refused in words instead of failing later in riddles. The lock lasts as
+/// long as the file that is returned; other databases need none.
+///
+/// # Errors
+/// [`AppError`]; another process has the lock, or the system refuses.
+pub fn lock_database(url: &str) -> Result<Option<std::fs::File>, AppError> {
+    let Some(database) = Db::sqlite_file(url)? else { return Ok(None) };
+    let path = std::path::PathBuf::from(format!("{}.lock", database.display()));
     let failed = |e: std::io::Error| AppError::Setup(format!("{}: {e}", path.display()));
     make_folder_of(&path).map_err(failed)?;
     let file = private_file(&path).map_err(failed)?;

@@ -1,6 +1,7 @@
-//! The commands of the program: serve, migrate, check-config, doctor, redrive, openapi.
+//! The commands of the program: serve, migrate, backup, restore, check-config, doctor, redrive, openapi.
 
 mod doctor;
+mod recover;
 mod redrive;
 
 use std::io::Write;
@@ -9,11 +10,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use secrecy::ExposeSecret;
 
 use crate::app::App;
 use crate::config::{Config, LogFormat};
-use crate::storage::db::Db;
 
 #[derive(Parser)]
 #[command(
@@ -34,8 +33,12 @@ struct Arguments {
 enum Command {
     /// Serve requests and do the work
     Serve,
-    /// Bring the database's schema up to date
-    Migrate,
+    /// Bring the database's schema up to date, or move everything from SQLite to PostgreSQL
+    Migrate(recover::Migrate),
+    /// Copy the database (SQLite) while the service runs
+    Backup(recover::Backup),
+    /// Make a restored database fit to be served: nothing that was open in it is sent twice
+    Restore(recover::Restore),
     /// Print the settings in force, secrets masked
     CheckConfig {
         /// Print the manual of every setting instead
@@ -89,7 +92,9 @@ fn execute(arguments: Arguments) -> anyhow::Result<bool> {
             std::mem::forget(system);
             served.map(|()| true)
         }
-        Command::Migrate => runtime()?.block_on(migrate(&config)).map(|()| true),
+        Command::Migrate(migrate) => runtime()?.block_on(migrate.run(&config)).map(|()| true),
+        Command::Backup(backup) => runtime()?.block_on(backup.run(&config)).map(|()| true),
+        Command::Restore(restore) => runtime()?.block_on(restore.run(&config)).map(|()| true),
         Command::Doctor => runtime()?.block_on(doctor::run(&config)),
         Command::Redrive(redrive) => runtime()?.block_on(redrive.run(&config)).map(|()| true),
         Command::Openapi => Ok(true),
@@ -108,13 +113,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     print(&format!("listening on http://{}\n", app.address()))?;
     app.run_until_stopped().await?;
     Ok(())
-}
-
-async fn migrate(config: &Config) -> anyhow::Result<()> {
-    let db = Db::open(config.database.url.expose_secret()).await?;
-    db.migrate().await?;
-    db.close().await;
-    print("the schema is up to date\n")
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {

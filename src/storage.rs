@@ -9,6 +9,7 @@
 //! contract suite runs on both (`docs/adr/0001`).
 
 pub mod accept;
+pub mod backup;
 pub mod channels;
 pub mod commands;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub mod effects;
 pub mod ingest;
 pub mod jobs;
 pub mod messages;
+pub mod past;
 pub mod plan;
 pub mod portals;
 pub mod progress;
@@ -25,6 +27,7 @@ pub mod sealed;
 pub mod settle;
 mod sql;
 pub mod sqlite;
+pub mod transfer;
 pub mod workers;
 pub mod writer;
 

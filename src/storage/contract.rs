@@ -4,8 +4,9 @@
 //! every test gets a database of its own there.
 
 mod backends;
+mod past;
 mod steps;
-mod things;
+pub(super) mod things;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -99,8 +100,8 @@ pub(super) async fn sqlite() -> World {
     World::on(Db::open(&url).await.unwrap(), Some(folder)).await
 }
 
-/// `None` when no server was given; `tests/run` always gives one.
-pub(super) async fn postgres() -> Option<World> {
+/// Address of an empty database; `None` when no server was given (`tests/run` always gives one).
+pub(super) async fn postgres_url() -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "where the test server is, is told by the environment")]
     let server = std::env::var("TEST_DATABASE_URL").ok()?;
     let name = format!("mostik_contract_{}", ulid::Ulid::new().to_string().to_lowercase());
@@ -110,7 +111,14 @@ pub(super) async fn postgres() -> Option<World> {
     };
     let create: &'static str = Box::leak(format!("CREATE DATABASE {name}").into_boxed_str());
     sqlx::Executor::execute(&admin, sqlx::query(create)).await.unwrap();
-    Some(World::on(Db::open(&format!("{base}/{name}")).await.unwrap(), None).await)
+    admin.close().await;
+    Some(format!("{base}/{name}"))
+}
+
+/// `None` when no server was given.
+pub(super) async fn postgres() -> Option<World> {
+    let url = postgres_url().await?;
+    Some(World::on(Db::open(&url).await.unwrap(), None).await)
 }
 
 /// Runs one promise on both databases.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
@@ -227,6 +228,17 @@ impl Db {
     /// [`StorageError::Config`] in words that say what to write.
     pub fn check_url(url: &str) -> Result<(), StorageError> {
         address(url).map(|_| ())
+    }
+
+    /// The file an address of SQLite names; `None` for any other database.
+    ///
+    /// # Errors
+    /// [`StorageError::Config`] for an address that is none.
+    pub fn sqlite_file(url: &str) -> Result<Option<PathBuf>, StorageError> {
+        Ok(match address(url)? {
+            Address::Sqlite(options) => Some(options.get_filename().to_path_buf()),
+            Address::Postgres(_) => None,
+        })
     }
 
     fn with_readers(writer: Writer, options: SqliteConnectOptions) -> Self {
@@ -638,7 +650,10 @@ fn address(url: &str) -> Result<Address, StorageError> {
 
 /// The migrations, compiled in. Listed by hand, because the macro would compile both drivers a second time.
 fn migrations() -> Migrator {
-    const FILES: &[(i64, &str, &str)] = &[(1, "initial", include_str!("../../migrations/0001_initial.sql"))];
+    const FILES: &[(i64, &str, &str)] = &[
+        (1, "initial", include_str!("../../migrations/0001_initial.sql")),
+        (5, "retention", include_str!("../../migrations/0005_retention.sql")),
+    ];
     let list = FILES.iter().map(|(version, name, text)| {
         Migration::new(*version, (*name).into(), MigrationType::Simple, SqlSafeStr::into_sql_str(*text), false)
     });

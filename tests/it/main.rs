@@ -15,5 +15,6 @@ mod isolation;
 mod kill;
 mod life;
 mod operate;
+mod recover;
 mod trouble;
 mod world;

@@ -247,6 +247,19 @@ level = "{level}"
         &self.service.config
     }
 
+    /// Address of the database the service is configured with.
+    pub(crate) fn database(&self) -> String {
+        let config = std::fs::read_to_string(&self.service.config).unwrap();
+        let (_, rest) = config.split_once("[database]\nurl = \"").unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    }
+
+    /// Configures another database; the next start uses it.
+    pub(crate) fn set_database(&self, url: &str) {
+        let config = std::fs::read_to_string(&self.service.config).unwrap();
+        std::fs::write(&self.service.config, config.replace(&self.database(), url)).unwrap();
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.service.child.id()
     }
@@ -445,7 +458,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// A fresh database on the server that `tests/run` started.
-async fn fresh_postgres() -> String {
+pub(crate) async fn fresh_postgres() -> String {
     #[expect(clippy::disallowed_methods, reason = "where the test server is, is told by the environment")]
     let server = std::env::var("TEST_DATABASE_URL")
         .expect("TEST_DATABASE_URL: run tests/run, or start PostgreSQL with tests/tools/postgres");

@@ -17,7 +17,7 @@ use crate::storage::channels::NewChannel;
 use crate::storage::messages::NewMessage;
 use crate::storage::portals::Installation;
 
-pub(super) fn installation() -> Installation {
+pub(in crate::storage) fn installation() -> Installation {
     Installation {
         crm: CrmKind::Bitrix24,
         app: "main".into(),
@@ -30,7 +30,7 @@ pub(super) fn installation() -> Installation {
     }
 }
 
-pub(super) fn pair(user: &str, refresh: &str) -> TokenPair {
+pub(in crate::storage) fn pair(user: &str, refresh: &str) -> TokenPair {
     TokenPair {
         user_id: user.into(),
         is_admin: true,
@@ -41,7 +41,7 @@ pub(super) fn pair(user: &str, refresh: &str) -> TokenPair {
 }
 
 /// A portal with a line and a channel bound to it.
-pub(super) async fn furnished(world: &World) -> (PortalId, ChannelId) {
+pub(in crate::storage) async fn furnished(world: &World) -> (PortalId, ChannelId) {
     let storage = &world.storage;
     let portal = storage.install_portal(&installation(), Some(&pair("1", "r1")), Timestamp(i64::MAX)).await.unwrap().id;
     let line = storage.add_line("Sales").await.unwrap();
@@ -58,7 +58,7 @@ pub(super) async fn furnished(world: &World) -> (PortalId, ChannelId) {
     (portal, channel)
 }
 
-pub(super) fn command(portal: &PortalId, key: &str, wait: WaitFor) -> Command {
+pub(in crate::storage) fn command(portal: &PortalId, key: &str, wait: WaitFor) -> Command {
     Command {
         id: CommandId::new(&format!("C{key}")),
         portal: portal.clone(),
@@ -72,7 +72,12 @@ pub(super) fn command(portal: &PortalId, key: &str, wait: WaitFor) -> Command {
     }
 }
 
-pub(super) fn message(command: &Command, channel: &ChannelId, peer: &str, failure: Option<Failure>) -> NewMessage {
+pub(in crate::storage) fn message(
+    command: &Command,
+    channel: &ChannelId,
+    peer: &str,
+    failure: Option<Failure>,
+) -> NewMessage {
     let state = if failure.is_some() { MessageState::Failed } else { MessageState::Queued };
     NewMessage {
         record: MessageRecord {
