@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App as WebApp, HttpServer, web};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,7 @@ use crate::http::peers::Peers;
 use crate::http::{self, State};
 use crate::outbound::Outbound;
 use crate::pipeline::policy::RetryPlan;
+use crate::pipeline::retention::{self, RetentionPlan};
 use crate::pipeline::scheduler::{self, Mailbox};
 use crate::pipeline::{Parts, Pipeline, PipelineSettings};
 use crate::providers::{Provider, REGISTRY, ResolvedSettings};
@@ -88,6 +90,7 @@ pub struct App {
     pipeline: Arc<Pipeline>,
     mailbox: Mailbox,
     storage: Arc<Storage>,
+    retention: RetentionPlan,
     address: SocketAddr,
     stop: CancellationToken,
     _lock: Option<std::fs::File>,
@@ -139,7 +142,8 @@ impl App {
         });
         let (server, address) = listen(&config, state, metrics)?;
         let stop = CancellationToken::new();
-        Ok(Self { server, pipeline, mailbox, storage, address, stop, _lock: lock })
+        let retention = RetentionPlan { every: config.retention.every.0, keep: config.retention.keep() };
+        Ok(Self { server, pipeline, mailbox, storage, retention, address, stop, _lock: lock })
     }
 
     /// Where we listen; the port is the real one when 0 was asked for.
@@ -160,10 +164,11 @@ impl App {
     /// # Errors
     /// [`AppError::Setup`] when the server dies.
     pub async fn run_until_stopped(self) -> Result<(), AppError> {
-        let Self { server, pipeline, mailbox, storage, stop, .. } = self;
+        let Self { server, pipeline, mailbox, storage, retention, stop, .. } = self;
         let web = server.handle();
         let working = CancellationToken::new();
         let scheduler = tokio::spawn(scheduler::run(Arc::clone(&pipeline), mailbox, working.clone()));
+        let tidying = tokio::spawn(retention::run(Arc::clone(&pipeline), retention, working.clone()));
         let mut serving = tokio::spawn(server);
         let ended = tokio::select! {
             ended = &mut serving => Some(ended),
@@ -174,7 +179,7 @@ impl App {
         let deadline = tokio::time::Instant::now() + STOPPING;
         // Both at once: each bounds its own stopping, and one after the other they would take too long.
         working.cancel();
-        let (_, _) = tokio::join!(web.stop(true), scheduler);
+        let (_, _, _) = tokio::join!(web.stop(true), scheduler, tidying);
         // Queues are handed back only now: a request that was still being read could store jobs until here.
         let rest = async {
             scheduler::hand_back(&pipeline).await;
@@ -196,14 +201,17 @@ fn listen(
     state: web::Data<State>,
     metrics: PrometheusHandle,
 ) -> Result<(actix_web::dev::Server, SocketAddr), AppError> {
-    let limit = config.server.body_limit_bytes;
+    let (limit, spans) = (config.server.body_limit_bytes, config.log.spans);
     let metrics = web::Data::new(metrics);
+    let gauges = web::Data::new(http::health::Gauges::default());
     let mut server = HttpServer::new(move || {
         WebApp::new()
             .app_data(state.clone())
             .app_data(metrics.clone())
+            .app_data(gauges.clone())
             .app_data(web::PayloadConfig::new(limit))
             .wrap(http::refusals())
+            .wrap(Condition::new(spans, from_fn(http::traced)))
             .configure(http::routes)
     })
     // A callback that takes longer than this to arrive is not one.
@@ -257,7 +265,7 @@ fn metrics_handle() -> Result<PrometheusHandle, AppError> {
     if let Some(handle) = &*known {
         return Ok(handle.clone());
     }
-    let handle = PrometheusBuilder::new().install_recorder().map_err(|e| AppError::Setup(format!("metrics: {e}")))?;
+    let handle = crate::telemetry::install_metrics().map_err(|e| AppError::Setup(format!("metrics: {e}")))?;
     *known = Some(handle.clone());
     Ok(handle)
 }

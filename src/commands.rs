@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::app::App;
 use crate::config::{Config, LogFormat};
@@ -116,8 +117,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = crate::telemetry::filter(&config.log.level).map_err(anyhow::Error::msg)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter =
+        crate::telemetry::filter_with_spans(&config.log.level, config.log.spans).map_err(anyhow::Error::msg)?;
+    let ends = if config.log.spans { FmtSpan::CLOSE } else { FmtSpan::NONE };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_span_events(ends).with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first log.
     let _ = match config.log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

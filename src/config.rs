@@ -12,7 +12,7 @@ use config::{File, FileFormat};
 pub use duration::Span;
 pub use sections::{
     Bitrix24App, Bitrix24Section, CommentsSection, DatabaseSection, DeliverySection, LogFormat, LogSection,
-    NetworkSection, PhonesSection, ProviderSection, SecuritySection, ServerSection,
+    NetworkSection, PhonesSection, ProviderSection, RetentionSection, SecuritySection, ServerSection,
 };
 
 use serde::Deserialize;
@@ -39,6 +39,8 @@ pub struct Config {
     pub providers: std::collections::BTreeMap<String, ProviderSection>,
     /// Retries and deadlines.
     pub delivery: DeliverySection,
+    /// How long what is kept.
+    pub retention: RetentionSection,
     /// Log.
     pub log: LogSection,
 }
@@ -86,6 +88,7 @@ impl Config {
         self.comments.validate()?;
         self.phones.validate()?;
         self.delivery.validate()?;
+        self.retention.validate()?;
         self.log.validate()?;
         for (name, section) in &self.providers {
             if crate::providers::find(name).is_none() {

@@ -12,12 +12,14 @@ pub mod webhooks;
 use std::sync::Arc;
 
 use actix_web::body::MessageBody;
-use actix_web::dev::ServiceResponse;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE};
-use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers};
+use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers, Next};
 use actix_web::{ResponseError, web};
 use secrecy::SecretString;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use self::problem::Problem;
 use crate::crm::bitrix24::Bitrix24;
@@ -25,6 +27,7 @@ use crate::domain::ids::IdSource;
 use crate::domain::time::Clock;
 use crate::pipeline::Pipeline;
 use crate::storage::Storage;
+use crate::telemetry::SPANS;
 
 /// What handlers share.
 pub struct State {
@@ -76,6 +79,28 @@ fn in_our_words<B>(response: ServiceResponse<B>) -> actix_web::Result<ErrorHandl
         ours.headers_mut().insert(ALLOW, methods.clone());
     }
     Ok(ErrorHandlerResponse::Response(ServiceResponse::new(request, ours).map_into_right_body()))
+}
+
+/// Puts a request into a span. The address of a route is told, never the one that was called: it may carry a secret.
+///
+/// # Errors
+/// Those of the request.
+pub async fn traced<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> actix_web::Result<ServiceResponse<B>> {
+    let span = tracing::info_span!(
+        target: SPANS, "http.request", method = %request.method(), route = Empty, status = Empty
+    );
+    async move {
+        let response = next.call(request).await?;
+        let route = response.request().match_pattern().unwrap_or_default();
+        let span = tracing::Span::current();
+        span.record("route", route).record("status", response.status().as_u16());
+        Ok(response)
+    }
+    .instrument(span)
+    .await
 }
 
 /// The whole table of addresses.

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod policy;
 pub mod preflight;
 pub mod report;
+pub mod retention;
 pub mod scheduler;
 pub mod stops;
 pub mod submit;

@@ -23,6 +23,7 @@ pub mod past;
 pub mod plan;
 pub mod portals;
 pub mod progress;
+pub mod retention;
 pub mod sealed;
 pub mod settle;
 mod sql;
@@ -32,6 +33,7 @@ pub mod workers;
 pub mod writer;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::crm::StoreDown;
 use crate::domain::ids::IdSource;
@@ -103,7 +105,14 @@ pub struct Storage {
     channels: channels::ChannelCache,
     ids: Arc<dyn IdSource>,
     clock: Arc<dyn Clock>,
+    writable: Proof,
 }
+
+/// When the store was last asked whether it takes writes, and what it said.
+type Proof = tokio::sync::Mutex<Option<(Instant, Result<(), StorageError>)>>;
+
+/// How long that answer is good: probes come from outside, and a write costs a disk's turn.
+const PROOF_LASTS: Duration = Duration::from_secs(1);
 
 /// What the store needs to be told.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +145,7 @@ impl Storage {
             channels: channels::ChannelCache::new(),
             ids,
             clock,
+            writable: Proof::default(),
         }
     }
 
@@ -145,13 +155,30 @@ impl Storage {
         self.db.kind()
     }
 
-    /// Proves that the database answers.
+    /// Proves that the database answers; writes nothing.
     ///
     /// # Errors
     /// [`StorageError::Unavailable`] with the reason.
     pub async fn ping(&self) -> Result<(), StorageError> {
         self.db.row(sql::PING, vec![]).await?;
         Ok(())
+    }
+
+    /// Proves that the store takes writes, with one that means nothing: a full disk, a read-only replica and a lock that
+    /// somebody holds let reads pass. Asked more often than every second, it gives the answer of then.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] with the reason.
+    pub async fn prove_writable(&self) -> Result<(), StorageError> {
+        let mut known = self.writable.lock().await;
+        if let Some((at, answer)) = &*known
+            && at.elapsed() < PROOF_LASTS
+        {
+            return answer.clone();
+        }
+        let answer = self.db.write(sql::NOTE_SIGN, db::args![self.clock.now().0]).await.map(|_rows| ());
+        *known = Some((Instant::now(), answer.clone()));
+        answer
     }
 
     /// Writes what is queued and closes the database.

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::domain::channel::ChannelState;
 use crate::domain::effect::PortalTrouble;
 use crate::domain::ids::PortalId;
+use crate::domain::job::JobState;
 use crate::domain::portal::{Portal, PortalState};
 use crate::domain::time::{Clock, Millis, Timestamp};
 use crate::outbound::{Call, Outbound};
@@ -219,14 +220,17 @@ fn advice(trouble: PortalTrouble) -> &'static str {
 }
 
 async fn queue(probe: &Probe, findings: &mut Findings) -> anyhow::Result<()> {
-    for (state, count) in probe.storage.count_jobs().await? {
-        if state == "dead" {
-            findings.warn("dead letters", &format!("{count}: see `mostik redrive --list`"))?;
+    for count in probe.storage.count_jobs().await? {
+        let waited = SystemClock.now().since(count.first_due);
+        match count.state {
+            JobState::Dead => {
+                findings.warn("dead letters", &format!("{}: see `mostik redrive --list`", count.jobs))?;
+            }
+            JobState::Ready if waited > Millis::minutes(5) => {
+                findings.warn("queue", &format!("the oldest job has been due for {} min", waited.0 / 60_000))?;
+            }
+            JobState::Ready | JobState::Started | JobState::Unclear => {}
         }
-    }
-    let waited = probe.storage.oldest_due().await?.map_or(Millis(0), |due| SystemClock.now().since(due));
-    if waited > Millis::minutes(5) {
-        findings.warn("queue", &format!("the oldest job has been due for {} min", waited.0 / 60_000))?;
     }
     Ok(())
 }

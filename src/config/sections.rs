@@ -9,7 +9,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::{Config, ConfigError, Span};
+use crate::domain::time::Millis;
 use crate::storage::db::Db;
+use crate::storage::retention::Retention;
 use crate::storage::sealed::Sealer;
 
 fn wrong(key: &str, what: impl std::fmt::Display) -> ConfigError {
@@ -301,12 +303,65 @@ impl DeliverySection {
     }
 }
 
+/// `[retention]`: how long what is kept, in days; 0 is for ever.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionSection {
+    /// How often old rows are looked for.
+    pub every: Span,
+    /// Texts, phones and names in messages and commands.
+    pub bodies_days: u32,
+    /// Messages and commands as a whole.
+    pub messages_days: u32,
+    /// Tries, with the vendors' raw words.
+    pub attempts_days: u32,
+    /// People who have been silent.
+    pub dialogs_days: u32,
+    /// Jobs given up.
+    pub dead_letters_days: u32,
+    /// Idempotency keys of the messaging API.
+    pub api_requests_days: u32,
+}
+
+impl RetentionSection {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        if self.every.0.0 < 1000 {
+            return Err(wrong("retention.every", "at least one second"));
+        }
+        let least = |key: &str, days: u32, least: u32, why: &str| {
+            if days == 0 || days >= least {
+                return Ok(());
+            }
+            Err(wrong(&format!("retention.{key}"), format!("0 (for ever) or at least {least} days: {why}")))
+        };
+        least("messages_days", self.messages_days, 8, "providers repeat a callback for seven days")?;
+        least("dialogs_days", self.dialogs_days, 2, "an open service window must not be forgotten")?;
+        least("bodies_days", self.bodies_days, 2, "a message may wait for a day, and its statuses come later")
+    }
+
+    /// For the work itself.
+    #[must_use]
+    pub fn keep(&self) -> Retention {
+        let days = |days: u32| (days > 0).then(|| Millis::hours(24 * i64::from(days)));
+        Retention {
+            bodies: days(self.bodies_days),
+            messages: days(self.messages_days),
+            attempts: days(self.attempts_days),
+            dialogs: days(self.dialogs_days),
+            dead_letters: days(self.dead_letters_days),
+            api_requests: days(self.api_requests_days),
+        }
+    }
+}
+
 /// `[log]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogSection {
     /// Filter as in `RUST_LOG`.
     pub level: String,
+    /// Whether spans are written.
+    pub spans: bool,
     /// How lines are written.
     pub format: LogFormat,
 }
@@ -409,9 +464,22 @@ pub(super) fn describe(config: &Config) -> String {
             ]),
         ),
         (
+            "retention",
+            table(vec![
+                ("every", text(&config.retention.every.to_string())),
+                ("bodies_days", Value::Integer(i64::from(config.retention.bodies_days))),
+                ("messages_days", Value::Integer(i64::from(config.retention.messages_days))),
+                ("attempts_days", Value::Integer(i64::from(config.retention.attempts_days))),
+                ("dialogs_days", Value::Integer(i64::from(config.retention.dialogs_days))),
+                ("dead_letters_days", Value::Integer(i64::from(config.retention.dead_letters_days))),
+                ("api_requests_days", Value::Integer(i64::from(config.retention.api_requests_days))),
+            ]),
+        ),
+        (
             "log",
             table(vec![
                 ("level", text(&config.log.level)),
+                ("spans", Value::Boolean(config.log.spans)),
                 ("format", text(if config.log.format == LogFormat::Json { "json" } else { "text" })),
             ]),
         ),

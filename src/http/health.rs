@@ -1,5 +1,7 @@
 //! For operations: is it alive, is it ready, what does it count.
 
+use std::time::{Duration, Instant};
+
 use actix_web::{HttpResponse, web};
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -8,6 +10,7 @@ use super::State;
 use super::admin::Admin;
 use super::problem::Problem;
 use crate::domain::channel::ChannelState;
+use crate::domain::job::JobState;
 use crate::storage::StorageError;
 use crate::telemetry;
 
@@ -16,42 +19,62 @@ pub async fn healthz() -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain").body("ok\n")
 }
 
-/// The process can do its work: the store answers.
+/// The process can do its work: the store takes writes. A callback that cannot be stored is not acknowledged, so a
+/// process that cannot store should get none.
 pub async fn readyz(state: web::Data<State>) -> Result<HttpResponse, Problem> {
-    state.storage.ping().await.map_err(|error| {
+    state.storage.prove_writable().await.map_err(|error| {
         tracing::warn!(%error, "not ready");
         Problem::Unavailable
     })?;
     Ok(HttpResponse::Ok().content_type("text/plain").body("ready\n"))
 }
 
+/// When the gauges were last read, and how long that took.
+#[derive(Default)]
+pub struct Gauges(tokio::sync::Mutex<Option<(Instant, Duration)>>);
+
+/// Reading the gauges takes at most one part in so many of the store's time, however often somebody asks and however
+/// long the queue is; in between the last figures stand.
+const GAUGES_SHARE: u32 = 20;
+
 /// Metrics in Prometheus' text form; only with the administrator's token.
-pub(super) async fn metrics(_: Admin, state: web::Data<State>, handle: web::Data<PrometheusHandle>) -> HttpResponse {
-    if let Err(error) = measure(&state).await {
-        tracing::warn!(%error, "gauges could not be read");
+pub(super) async fn metrics(
+    _: Admin,
+    state: web::Data<State>,
+    gauges: web::Data<Gauges>,
+    handle: web::Data<PrometheusHandle>,
+) -> HttpResponse {
+    let mut last = gauges.0.lock().await;
+    if last.is_none_or(|(at, took)| at.elapsed() >= took * GAUGES_SHARE) {
+        let began = Instant::now();
+        let measured = measure(&state).await;
+        gauge!(telemetry::STORE_UP).set(if measured.is_ok() { 1.0 } else { 0.0 });
+        if let Err(error) = measured {
+            tracing::warn!(%error, "gauges could not be read");
+        }
+        *last = Some((Instant::now(), began.elapsed()));
     }
+    drop(last);
     HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(handle.render())
 }
 
-/// Gauges are read when they are asked for, not all the time.
+/// Gauges are read when they are asked for, not all the time. They are of the whole store, so every replica tells the
+/// same: whoever adds replicas up takes the largest.
 #[expect(clippy::cast_precision_loss, reason = "counts and seconds far below 2^52")]
 async fn measure(state: &State) -> Result<(), StorageError> {
-    let mut dead = 0;
-    for word in ["ready", "started", "unclear"] {
-        gauge!(telemetry::OUTBOX_DEPTH, "state" => word).set(0.0);
+    state.storage.prove_writable().await?;
+    let counts = state.storage.count_jobs().await?;
+    let count = |wanted: JobState| counts.iter().find(|count| count.state == wanted);
+    for living in [JobState::Ready, JobState::Started, JobState::Unclear] {
+        let jobs = count(living).map_or(0, |count| count.jobs);
+        gauge!(telemetry::OUTBOX_DEPTH, "state" => living.code()).set(jobs as f64);
     }
-    for (word, count) in state.storage.count_jobs().await? {
-        if word == "dead" {
-            dead = count;
-        } else {
-            gauge!(telemetry::OUTBOX_DEPTH, "state" => word).set(count as f64);
-        }
-    }
-    gauge!(telemetry::DEAD_LETTERS).set(dead as f64);
-    let waited = state.storage.oldest_due().await?.map_or(0, |due| state.clock.now().since(due).0.max(0));
+    gauge!(telemetry::DEAD_LETTERS).set(count(JobState::Dead).map_or(0, |count| count.jobs) as f64);
+    let now = state.clock.now();
+    let waited = count(JobState::Ready).map_or(0, |count| now.since(count.first_due).0.max(0));
     gauge!(telemetry::OLDEST_DUE).set(waited as f64 / 1000.0);
-    let paused = state.storage.channels().await?;
-    let paused = paused.iter().filter(|channel| matches!(channel.state, ChannelState::Paused(_))).count();
+    let channels = state.storage.channels().await?;
+    let paused = channels.iter().filter(|channel| matches!(channel.state, ChannelState::Paused(_))).count();
     gauge!(telemetry::CHANNEL_PAUSED).set(paused as f64);
     Ok(())
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
+use tracing::Instrument as _;
 
 use super::Pipeline;
 use super::policy::{Decision, decide};
@@ -29,6 +30,7 @@ use crate::storage::StorageError;
 use crate::storage::messages::{Attempt, MessageNews};
 use crate::storage::settle::{Fate, Settlement, Start};
 use crate::storage::writer::{Queued, Work};
+use crate::telemetry::SPANS;
 
 /// Why a send is unclear; kept with the job.
 mod unclear {
@@ -53,7 +55,7 @@ const LATE_TRY: u32 = 2;
 
 /// Runs sends of one channel.
 pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>) {
-    let runs = Runs { pipeline, queue };
+    let runs = Runs { pipeline, queue, provider: "" };
     let QueueKey::Channel(channel_id) = queue else { return };
     let (channel, messages) = match load(pipeline, channel_id, &jobs).await {
         Ok((Some(channel), messages)) => (channel, messages),
@@ -69,6 +71,7 @@ pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Qu
             return;
         }
     };
+    let runs = Runs { provider: &channel.provider, ..runs };
     let Some(provider) = pipeline.provider_of(&channel).cloned() else {
         for queued in jobs {
             let failure = Failure::with(ErrorCode::NoChannel, channel.provider.clone());
@@ -154,6 +157,8 @@ fn failed(queued: &Queued, now: Timestamp, failure: Failure) -> Settlement {
 struct Runs<'a> {
     pipeline: &'a Arc<Pipeline>,
     queue: &'a QueueKey,
+    /// Registry id; empty until the channel has been read.
+    provider: &'a str,
 }
 
 impl Runs<'_> {
@@ -193,7 +198,10 @@ impl Runs<'_> {
         let mut wait = Millis(100);
         loop {
             match self.pipeline.storage.settle(vec![settlement.clone()]).await {
-                Ok(()) => break,
+                Ok(()) => {
+                    self.count(queued, &settlement);
+                    break;
+                }
                 Err(error @ (StorageError::Broken(_) | StorageError::Config(_) | StorageError::Schema(_))) => {
                     tracing::error!(%error, job.id = %queued.job.id, "how a send ended could not be stored");
                     break;
@@ -206,6 +214,18 @@ impl Runs<'_> {
             }
         }
         self.finished(queued, again);
+    }
+
+    /// Counts a send that ended.
+    fn count(&self, queued: &Queued, settlement: &Settlement) {
+        let class = match (&settlement.fate, &settlement.attempt) {
+            (Fate::Keep { state: JobState::Ready | JobState::Started | JobState::Unclear, .. }, _) => return,
+            (Fate::Done | Fate::Keep { state: JobState::Dead, .. }, Some(attempt)) => attempt.outcome.as_str(),
+            (Fate::Keep { state: JobState::Dead, .. }, None) => "given_up",
+            (Fate::Done, None) if settlement.news.is_some() => "refused",
+            (Fate::Done, None) => "over",
+        };
+        crate::telemetry::settled(queued.job.kind.code(), self.provider, class);
     }
 
     /// Decides whether a job may send now; settles or puts back whatever may not.
@@ -275,7 +295,8 @@ impl Runs<'_> {
             let may = begun.contains(&queued.job.id);
             async move {
                 if may {
-                    self.send(channel, provider, queued, ready).await;
+                    let span = attempt_span(&queued);
+                    self.send(channel, provider, queued, ready).instrument(span).await;
                 } else {
                     // Withdrawn, or begun by somebody else: it is not ours any more.
                     self.finished(&queued, None);
@@ -289,7 +310,11 @@ impl Runs<'_> {
         let began = self.now();
         queued.job.started = Some(began);
         let clock = Instant::now();
-        let result = provider.send(channel, &ready.message).await;
+        let call = tracing::info_span!(
+            target: SPANS, "provider.call", channel.id = %channel.id, provider = %channel.provider,
+            message.id = %ready.message.id
+        );
+        let result = provider.send(channel, &ready.message).instrument(call).await;
         let took = Millis(i64::try_from(clock.elapsed().as_millis()).unwrap_or(i64::MAX));
         let settlement = match result {
             Ok(accepted) => self.after_acceptance(&queued, accepted, ready.used_fallback, began, took),
@@ -501,12 +526,21 @@ impl Runs<'_> {
         let attempt = settlement.attempt.as_ref();
         let outcome = attempt.map_or("", |attempt| attempt.outcome.as_str());
         let vendor_code = attempt.map_or("", |attempt| attempt.vendor_code.as_str());
-        crate::telemetry::attempt(queued.job.kind.code(), &channel.provider, outcome, took);
+        crate::telemetry::attempt(&channel.provider, took);
         tracing::info!(
             job.id = %queued.job.id, job.attempt = queued.job.tries + 1, channel.id = %channel.id,
             provider = %channel.provider, outcome, vendor.code = vendor_code, duration_ms = took.0, "attempt"
         );
     }
+}
+
+/// A try is a trace of its own: what queued the job may have ended days ago.
+fn attempt_span(queued: &Queued) -> tracing::Span {
+    let job = &queued.job;
+    tracing::info_span!(
+        target: SPANS, parent: None, "job.attempt", job.id = %job.id, job.kind = job.kind.code(),
+        job.attempt = job.tries + 1, lane.key = %job.queue
+    )
 }
 
 /// Too late: the message fails and its job becomes a dead letter that a person may redrive.

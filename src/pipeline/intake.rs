@@ -97,6 +97,7 @@ async fn with_commands(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Que
 
 async fn bury(pipeline: &Arc<Pipeline>, queue: &QueueKey, queued: Queued, reason: String) {
     tracing::error!(job.id = %queued.job.id, reason, "a job was given up");
+    crate::telemetry::settled(queued.job.kind.code(), "", "given_up");
     let due = queued.job.due;
     keep(pipeline, queue, queued, JobState::Dead, due, Some(reason)).await;
 }
@@ -134,7 +135,10 @@ fn again_soon(pipeline: &Pipeline, queue: &QueueKey, mut queued: Queued) {
 
 fn finish(pipeline: &Pipeline, queue: &QueueKey, queued: Queued, planned: Result<(), StorageError>) {
     match planned {
-        Ok(()) => pipeline.scheduler.finished(finished(queue, &queued, None)),
+        Ok(()) => {
+            crate::telemetry::settled(queued.job.kind.code(), "", "ok");
+            pipeline.scheduler.finished(finished(queue, &queued, None));
+        }
         Err(error) => {
             tracing::warn!(%error, job.id = %queued.job.id, "a command could not be planned");
             again_soon(pipeline, queue, queued);

@@ -215,8 +215,10 @@ async fn run_effects(
     let begun = begin_comments(pipeline, jobs, &effects).await?;
     let ready: Vec<CrmEffect> =
         effects.iter().zip(jobs).filter_map(|(effect, queued)| effect.clone().filter(|_| begun(&queued.job))).collect();
+    let began = pipeline.clock.now();
     let mut answers = if ready.is_empty() { Vec::new() } else { crm.apply(&known.portal, &ready).await }.into_iter();
     let now = pipeline.clock.now();
+    let took = now.since(began);
     Ok(jobs
         .iter()
         .zip(effects)
@@ -228,13 +230,28 @@ async fn run_effects(
                 None => rest.map_or_else(|| Ended::done(job, revision), |until| Ended::again(job, until)),
                 Some(_) if !begun(job) => Ended::again(job, now.plus(Millis::seconds(1))),
                 Some(effect) => match answers.next() {
-                    Some(Ok(applied)) => succeeded(pipeline, job, revision, &effect, applied, now),
-                    Some(Err(error)) => failed(pipeline, job, revision, &effect, error, now),
+                    Some(Ok(applied)) => {
+                        log_attempt(job, portal_id, None, took);
+                        succeeded(pipeline, job, revision, &effect, applied, now)
+                    }
+                    Some(Err(error)) => {
+                        log_attempt(job, portal_id, Some(&error), took);
+                        failed(pipeline, job, revision, &effect, error, now)
+                    }
                     None => Ended::again(job, now.plus(Millis::seconds(1))),
                 },
             }
         })
         .collect())
+}
+
+/// One line per attempt; the time is that of the call, which carries many effects.
+fn log_attempt(job: &Job, portal: &PortalId, error: Option<&CrmError>, took: Millis) {
+    tracing::info!(
+        job.id = %job.id, job.kind = job.kind.code(), job.attempt = job.tries + 1, portal.id = %portal,
+        outcome = error.map_or("ok", |error| error.class.code()),
+        vendor.code = error.map_or("", |error| error.code.as_str()), duration_ms = took.0, "attempt"
+    );
 }
 
 /// Adding a comment must not be done twice, so it is marked as begun first.
@@ -267,7 +284,6 @@ fn succeeded(
     applied: Applied,
     now: Timestamp,
 ) -> Ended {
-    crate::telemetry::effect(job.kind.code(), "ok");
     let mut ended = Ended::done(job, revision);
     let Some(settlement) = &mut ended.settlement else { return ended };
     match (effect, applied) {
@@ -286,15 +302,13 @@ fn succeeded(
             }
         }
     }
+    if ended.again.is_none() {
+        crate::telemetry::settled(job.kind.code(), "", "ok");
+    }
     ended
 }
 
 fn failed(pipeline: &Pipeline, job: &Job, revision: i64, effect: &CrmEffect, error: CrmError, now: Timestamp) -> Ended {
-    crate::telemetry::effect(job.kind.code(), error.class.code());
-    tracing::info!(
-        job.id = %job.id, job.attempt = job.tries + 1, outcome = error.class.code(), vendor.code = %error.code,
-        "effect not taken"
-    );
     let adds = matches!(effect, CrmEffect::Comment(comment) if comment.existing.is_none());
     let keep = |state, due, tries, reason: Option<String>| EffectSettlement {
         job: job.id.clone(),
@@ -322,6 +336,7 @@ fn failed(pipeline: &Pipeline, job: &Job, revision: i64, effect: &CrmEffect, err
             (keep(state, due, job.tries, job.reason.clone()), Some((state, due, job.tries)))
         }
         Decision::Settle | Decision::Expire | Decision::Unclear | Decision::Again { .. } => {
+            crate::telemetry::settled(job.kind.code(), "", error.class.code());
             (keep(JobState::Dead, now, job.tries, Some(error.to_string())), None)
         }
     };
@@ -339,7 +354,10 @@ async fn reconcile(pipeline: &Pipeline, crm: &Arc<dyn Crm>, portal: &Portal, job
     let lines: Vec<(String, String)> = lines.iter().map(|line| (line.id.to_string(), line.name.clone())).collect();
     let now = pipeline.clock.now();
     Ok(match crm.reconcile(portal, &lines).await {
-        Ok(()) => Ended::done(job, revision),
+        Ok(()) => {
+            crate::telemetry::settled(job.kind.code(), "", "ok");
+            Ended::done(job, revision)
+        }
         Err(error) => {
             tracing::warn!(%error, portal.id = %portal.id, "registrations could not be compared");
             let nothing = CrmEffect::Reply(Box::new(ReplyEffect {

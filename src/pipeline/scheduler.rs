@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::Pipeline;
 use super::governor::{NextCall, UnderWay, next_call};
@@ -26,6 +27,7 @@ use crate::storage::StorageError;
 use crate::storage::jobs::JobsPage;
 use crate::storage::portals::KnownPortal;
 use crate::storage::writer::{JobSink, Queued, Work};
+use crate::telemetry;
 
 /// Tasks that turn commands of one portal into messages at once, and commands per task.
 const INTAKES_MAX: usize = 2;
@@ -362,6 +364,11 @@ async fn compare(pipeline: Arc<Pipeline>, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// A run of a queue. Its lanes are not named: a lane may be somebody's phone.
+fn run_span(key: &QueueKey, jobs: usize) -> tracing::Span {
+    tracing::info_span!(target: telemetry::SPANS, parent: None, "lane.run", lane.key = %key, jobs)
 }
 
 impl Scheduler {
@@ -736,6 +743,7 @@ impl Scheduler {
         }
         let (permits, wait) = queue.pace.as_mut().map_or((due, None), |pace| pace.take(due, now));
         if let Some(wait) = wait {
+            telemetry::limiter_wait("channel", wait);
             let at = now.plus(wait);
             next = Some(next.map_or(at, |known| known.min(at)));
         }
@@ -754,7 +762,8 @@ impl Scheduler {
         queue.running += jobs.len();
         let pipeline = Arc::clone(&self.pipeline);
         let key = key.clone();
-        self.runs.spawn(async move { super::deliver::run(&pipeline, &key, jobs).await });
+        let span = run_span(&key, jobs.len());
+        self.runs.spawn(async move { super::deliver::run(&pipeline, &key, jobs).await }.instrument(span));
         next
     }
 
@@ -769,7 +778,8 @@ impl Scheduler {
             queue.running += jobs.len();
             let pipeline = Arc::clone(&self.pipeline);
             let key = key.clone();
-            self.runs.spawn(async move { super::intake::run(&pipeline, &key, jobs).await });
+            let span = run_span(&key, jobs.len());
+            self.runs.spawn(async move { super::intake::run(&pipeline, &key, jobs).await }.instrument(span));
         }
         queue.lanes.next_due()
     }
@@ -783,18 +793,26 @@ impl Scheduler {
         }
         let crm = Arc::clone(self.pipeline.crm(portal.crm)?);
         let (budget, batch_max) = (crm.budget(portal, now), crm.spec().batch_max);
+        let waiting = queue.lanes.due_groups(now).first().is_some();
         let (call, look) = next_call(&mut queue.lanes, budget, queue.under_way, batch_max, now);
-        let Some(NextCall { group, jobs, awaited }) = call else { return look };
+        let Some(NextCall { group, jobs, awaited }) = call else {
+            if let Some(at) = look.filter(|_| waiting) {
+                telemetry::limiter_wait("portal", at.since(now));
+            }
+            return look;
+        };
         if gate == Gate::Ask {
             self.stops.ask(portal.crm, key);
         }
         queue.running += jobs.len();
         *queue.under_way.count(awaited) += 1;
         let (pipeline, key) = (Arc::clone(&self.pipeline), key.clone());
-        self.runs.spawn(async move {
+        let span = run_span(&key, jobs.len());
+        let run = async move {
             super::report::run(&pipeline, &key, group, jobs).await;
             pipeline.scheduler.send(Message::Called { queue: key, awaited });
-        });
+        };
+        self.runs.spawn(run.instrument(span));
         look
     }
 }

@@ -35,6 +35,7 @@ impl Storage {
     ///
     /// # Errors
     /// [`StorageError::Unavailable`]: the caller must not tell the CRM that we have it.
+    #[tracing::instrument(name = "storage.accept", target = "mostik::span", skip_all)]
     pub async fn accept(&self, command: Command) -> Result<Accept, StorageError> {
         self.arrive(Arrival { command, plan: None }).await
     }

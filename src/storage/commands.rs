@@ -22,6 +22,7 @@ impl Storage {
     ///
     /// # Errors
     /// [`StorageError`].
+    #[tracing::instrument(name = "storage.load_commands", target = "mostik::span", skip_all)]
     pub async fn load_commands(&self, ids: &[CommandId]) -> Result<HashMap<CommandId, StoredCommand>, StorageError> {
         let rows = ids.iter().map(|id| args![id.as_str()]).collect();
         let mut commands = HashMap::new();

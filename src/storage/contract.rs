@@ -5,10 +5,11 @@
 
 mod backends;
 mod past;
+mod retention;
 mod steps;
 pub(super) mod things;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -119,6 +120,17 @@ pub(super) async fn postgres_url() -> Option<String> {
 pub(super) async fn postgres() -> Option<World> {
     let url = postgres_url().await?;
     Some(World::on(Db::open(&url).await.unwrap(), None).await)
+}
+
+/// Tables of the schema, as the migrations say.
+pub(super) fn tables_of_the_schema() -> BTreeSet<String> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let texts = std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    let of = |text: String| {
+        let names = text.lines().filter_map(|line| line.strip_prefix("CREATE TABLE "));
+        names.map(|name| name.split_whitespace().next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    texts.flat_map(of).collect()
 }
 
 /// Runs one promise on both databases.

@@ -29,6 +29,7 @@ impl Storage {
     ///
     /// # Errors
     /// [`StorageError`]; nothing was stored.
+    #[tracing::instrument(name = "storage.settle_effects", target = "mostik::span", skip_all)]
     pub async fn settle_effects(&self, settlements: Vec<EffectSettlement>) -> Result<(), StorageError> {
         self.writer.write(Step::Effects(settlements)).await?;
         Ok(())

@@ -36,6 +36,7 @@ impl Storage {
     ///
     /// # Errors
     /// [`StorageError::Unavailable`]: the provider must not be told that we have it.
+    #[tracing::instrument(name = "storage.ingest", target = "mostik::span", skip_all)]
     pub async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StorageError> {
         match self.writer.write(Step::Ingest(ingest)).await? {
             Outcome::Ingest(ingested) => Ok(ingested),

@@ -26,6 +26,17 @@ pub struct JobsPage {
     pub whole: bool,
 }
 
+/// Jobs in one state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct JobCount {
+    /// The state.
+    pub state: JobState,
+    /// How many.
+    pub jobs: i64,
+    /// When the first of them became due.
+    pub first_due: Timestamp,
+}
+
 fn row_of(job: &Job, now: Timestamp) -> Vec<super::db::Arg> {
     args![
         job.id.as_str(),
@@ -93,6 +104,7 @@ impl Storage {
     ///
     /// # Errors
     /// [`StorageError`].
+    #[tracing::instrument(name = "storage.load_jobs", target = "mostik::span", skip_all)]
     pub async fn load_jobs(&self, queue: &QueueKey, few: usize, now: Timestamp) -> Result<JobsPage, StorageError> {
         let (key, limit) = (queue.to_string(), i64::try_from(few).unwrap_or(i64::MAX));
         if self.db.row(sql::JOBS_BEYOND, args![key.as_str(), limit]).await?.is_none() {
@@ -144,6 +156,7 @@ impl Storage {
     ///
     /// # Errors
     /// [`StorageError`]; it stays dead.
+    #[tracing::instrument(name = "storage.redrive", target = "mostik::span", skip_all)]
     pub async fn redrive(&self, id: &str, not_after: Option<Timestamp>) -> Result<bool, StorageError> {
         let redrive = Redrive { id: id.to_owned(), not_after };
         match self.writer.write(super::writer::Step::Redrive(redrive)).await? {
@@ -177,22 +190,18 @@ impl Storage {
         }
     }
 
-    /// Jobs by state, for gauges.
+    /// Jobs by state, for gauges. Looks through the whole queue: not to be asked for all the time.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub async fn count_jobs(&self) -> Result<Vec<(String, i64)>, StorageError> {
+    pub async fn count_jobs(&self) -> Result<Vec<JobCount>, StorageError> {
         let rows = self.db.rows(sql::JOBS_COUNT, vec![]).await?;
-        rows.iter().map(|row| Ok((row.text("state")?, row.int("n")?))).collect()
-    }
-
-    /// When the longest waiting job became due.
-    ///
-    /// # Errors
-    /// [`StorageError`].
-    pub async fn oldest_due(&self) -> Result<Option<Timestamp>, StorageError> {
-        let row = self.db.row(sql::JOBS_OLDEST, vec![]).await?;
-        Ok(row.map(|row| row.maybe_int("oldest")).transpose()?.flatten().map(Timestamp))
+        let read = |row: &Row| {
+            let word = row.text("state")?;
+            let state = JobState::find(&word).ok_or_else(|| StorageError::Broken(format!("jobs.state: {word}")))?;
+            Ok(JobCount { state, jobs: row.int("n")?, first_due: Timestamp(row.int("oldest_ms")?) })
+        };
+        rows.iter().map(read).collect()
     }
 
     /// Living jobs of one queue.

@@ -397,6 +397,7 @@ impl Storage {
     ///
     /// # Errors
     /// [`StorageError`].
+    #[tracing::instrument(name = "storage.load_messages", target = "mostik::span", skip_all)]
     pub async fn load_messages(&self, ids: &[MessageId]) -> Result<Vec<MessageRecord>, StorageError> {
         let rows = ids.iter().map(|id| args![id.as_str()]).collect();
         let rows = self.db.batch_rows(sql::MESSAGES_BY_ID, rows).await?;
@@ -446,6 +447,7 @@ impl Storage {
     ///
     /// # Errors
     /// [`StorageError`]; nothing was stored.
+    #[tracing::instrument(name = "storage.create_message", target = "mostik::span", skip_all)]
     pub async fn create_message(
         &self,
         new: NewMessage,

@@ -35,6 +35,7 @@ impl Storage {
     ///
     /// # Errors
     /// [`StorageError`]; nothing was stored.
+    #[tracing::instrument(name = "storage.plan", target = "mostik::span", skip_all)]
     pub async fn plan(&self, plan: Plan) -> Result<bool, StorageError> {
         match self.writer.write(Step::Plan(Box::new(plan))).await? {
             Outcome::Plan(applied) => Ok(applied),

@@ -56,6 +56,7 @@ impl Storage {
     ///
     /// # Errors
     /// [`StorageError`]; none may be run.
+    #[tracing::instrument(name = "storage.start", target = "mostik::span", skip_all)]
     pub async fn start(&self, start: Start) -> Result<HashSet<String>, StorageError> {
         match self.writer.write(Step::Start(start)).await? {
             Outcome::Start(ids) => Ok(ids.into_iter().collect()),
@@ -67,6 +68,7 @@ impl Storage {
     ///
     /// # Errors
     /// [`StorageError`]; nothing was stored.
+    #[tracing::instrument(name = "storage.settle", target = "mostik::span", skip_all)]
     pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StorageError> {
         self.writer.write(Step::Settle(settlements)).await?;
         Ok(())

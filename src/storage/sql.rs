@@ -39,9 +39,56 @@ macro_rules! message_columns {
     };
 }
 
+/// True of a message `m` that no job is about: nothing more is going to happen to it.
+macro_rules! message_is_over {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id IN ('send:' || m.id, 'comment:' || m.id))"
+    };
+}
+
+/// The same of a command `c`; a CRM that waits has had its answer.
+macro_rules! command_is_over {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id IN ('command:' || c.id, 'reply:' || c.id)) \
+         AND (c.answer_by_ms IS NULL OR c.state IN ('answered', 'closed'))"
+    };
+}
+
 statements! {
     /// Proves that the database answers.
     PING = "SELECT 1 AS one";
+
+    // --- retention: pages behind the key `$1`, and what of them is due at `$2` --------------------------------------
+    /// Tries.
+    OLD_ATTEMPTS = "SELECT a.id AS key, a.at_ms, CAST(CASE WHEN a.at_ms < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
+        FROM attempts a WHERE a.id > $1 ORDER BY a.id LIMIT $3";
+    /// Dead letters.
+    OLD_DEAD_LETTERS = "SELECT j.id AS key, j.changed_ms AS at_ms, CAST(1 AS BIGINT) AS due FROM jobs j
+        WHERE j.state = 'dead' AND j.id > $1 AND j.changed_ms < $2 ORDER BY j.id LIMIT $3";
+    /// Messages.
+    OLD_MESSAGES = concat!("SELECT m.id AS key, m.created_ms AS at_ms,
+            CAST(CASE WHEN m.created_ms < $2 AND ", message_is_over!(), " THEN 1 ELSE 0 END AS BIGINT) AS due
+        FROM messages m WHERE m.id > $1 ORDER BY m.id LIMIT $3");
+    /// Messages that still say what was written to whom.
+    OLD_MESSAGE_BODIES = concat!("SELECT m.id AS key, m.created_ms AS at_ms,
+            CAST(CASE WHEN m.created_ms < $2 AND m.peer <> '' AND ", message_is_over!(), " THEN 1 ELSE 0 END AS BIGINT) AS due
+        FROM messages m WHERE m.id > $1 ORDER BY m.id LIMIT $3");
+    /// Commands that no message belongs to any more.
+    OLD_COMMANDS = concat!("SELECT c.id AS key, c.received_ms AS at_ms,
+            CAST(CASE WHEN c.received_ms < $2 AND ", command_is_over!(), "
+                AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.command_id = c.id) THEN 1 ELSE 0 END AS BIGINT) AS due
+        FROM commands c WHERE c.id > $1 ORDER BY c.id LIMIT $3");
+    /// Commands that still say what was asked for.
+    OLD_COMMAND_BODIES = concat!("SELECT c.id AS key, c.received_ms AS at_ms,
+            CAST(CASE WHEN c.received_ms < $2 AND c.payload <> '' AND ", command_is_over!(), " THEN 1 ELSE 0 END AS BIGINT) AS due
+        FROM commands c WHERE c.id > $1 ORDER BY c.id LIMIT $3");
+    /// People, by the last sign of life on any channel.
+    OLD_DIALOGS = "SELECT d.peer AS key, MAX(d.changed_ms) AS at_ms,
+            CAST(CASE WHEN MAX(d.changed_ms) < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
+        FROM dialogs d WHERE d.peer > $1 GROUP BY d.peer ORDER BY d.peer LIMIT $3";
+    /// Idempotency keys.
+    OLD_API_REQUESTS = "SELECT r.key, r.created_ms AS at_ms, CAST(CASE WHEN r.created_ms < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
+        FROM api_requests r WHERE r.key > $1 ORDER BY r.key LIMIT $3";
 
     // --- what the store remembers about itself -------------------------------------------------------------------
     /// Makes a note unless it is there.
@@ -50,6 +97,13 @@ statements! {
     NOTE_GET = "SELECT value FROM store_notes WHERE key = $1";
     /// Forgets a note.
     NOTE_DROP = "DELETE FROM store_notes WHERE key = $1";
+    /// A write that means nothing: proves that the store takes writes.
+    NOTE_SIGN = "INSERT INTO store_notes (key, value, changed_ms) VALUES ('ready', '', $1)
+        ON CONFLICT (key) DO UPDATE SET changed_ms = excluded.changed_ms";
+    /// Renews the note of whoever comes first after `$4`.
+    NOTE_CLAIM = "INSERT INTO store_notes (key, value, changed_ms) VALUES ($1, $2, $3)
+        ON CONFLICT (key) DO UPDATE SET value = excluded.value, changed_ms = excluded.changed_ms
+        WHERE store_notes.changed_ms <= $4";
     /// Work that was open at `$1` and must not be done twice.
     JOBS_IN_DOUBT = "SELECT id, kind, subject FROM jobs WHERE kind IN ('send', 'command') AND state <> 'dead'
         AND changed_ms <= $1 ORDER BY id LIMIT $2";
@@ -110,10 +164,8 @@ statements! {
     /// A dead letter lives again under its old identity.
     JOB_REDRIVE = "UPDATE jobs SET state = 'ready', tries = 0, due_ms = $2, not_after_ms = $3, started_ms = NULL,
         started_by = NULL, reason = NULL, changed_ms = $2 WHERE id = $1 AND state = 'dead'";
-    /// How many jobs wait, by state.
-    JOBS_COUNT = "SELECT state, COUNT(*) AS n FROM jobs GROUP BY state";
-    /// When the longest waiting job became due.
-    JOBS_OLDEST = "SELECT MIN(due_ms) AS oldest FROM jobs WHERE state = 'ready'";
+    /// How many jobs there are by state, and when the first of them became due: one look at the table.
+    JOBS_COUNT = "SELECT state, COUNT(*) AS n, MIN(due_ms) AS oldest_ms FROM jobs GROUP BY state";
     /// Sends of a channel that have not begun.
     JOBS_OF_QUEUE = "SELECT COUNT(*) AS n FROM jobs WHERE queue = $1 AND state <> 'dead'";
     /// Messages whose send has not begun, for clearing a channel's queue.
@@ -343,6 +395,37 @@ batches! {
     /// The journal.
     ATTEMPTS_ADD["tttiitttt"] = "INSERT INTO attempts (id, job_id, message_id, at_ms, duration_ms, outcome, failure_class,
             vendor_code, raw) VALUES {rows} ON CONFLICT (id) DO NOTHING";
+
+    // --- retention: `(key, before_ms)` --------------------------------------------------------------------------
+    /// Tries go.
+    ATTEMPTS_DELETE["ti"] = "DELETE FROM attempts WHERE id IN (SELECT a.id FROM (VALUES {rows}) AS v
+            JOIN attempts a ON a.id = v.column1 AND a.at_ms < v.column2)";
+    /// Dead letters go, unless they were redriven meanwhile.
+    DEAD_LETTERS_DELETE["ti"] = "DELETE FROM jobs WHERE state = 'dead' AND id IN (SELECT j.id FROM (VALUES {rows}) AS v
+            JOIN jobs j ON j.id = v.column1 AND j.changed_ms < v.column2)";
+    /// Messages go.
+    MESSAGES_DELETE["ti"] = concat!("DELETE FROM messages WHERE id IN (SELECT m.id FROM (VALUES {rows}) AS v
+            JOIN messages m ON m.id = v.column1 AND m.created_ms < v.column2 WHERE ", message_is_over!(), ")");
+    /// Messages forget what was written to whom. The vendor's id goes too (WhatsApp's is made of the phone), and no
+    /// comment is brought up to date with a message that is blank.
+    MESSAGES_BLANK["ti"] = concat!("UPDATE messages SET peer = '', comments = 0, provider_id = NULL, error_detail = NULL,
+            content = CASE WHEN inbound = 1 THEN '{\"kind\":\"text\",\"body\":\"\"}'
+                ELSE '{\"content\":{\"kind\":\"text\",\"body\":\"\"}}' END
+        WHERE id IN (SELECT m.id FROM (VALUES {rows}) AS v
+            JOIN messages m ON m.id = v.column1 AND m.created_ms < v.column2 WHERE ", message_is_over!(), ")");
+    /// Commands go.
+    COMMANDS_DELETE["ti"] = concat!("DELETE FROM commands WHERE id IN (SELECT c.id FROM (VALUES {rows}) AS v
+            JOIN commands c ON c.id = v.column1 AND c.received_ms < v.column2 WHERE ", command_is_over!(), "
+            AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.command_id = c.id))");
+    /// Commands forget what was asked for.
+    COMMANDS_BLANK["ti"] = concat!("UPDATE commands SET payload = '' WHERE id IN (SELECT c.id FROM (VALUES {rows}) AS v
+            JOIN commands c ON c.id = v.column1 AND c.received_ms < v.column2 WHERE ", command_is_over!(), ")");
+    /// People are forgotten who have been silent on every channel.
+    DIALOGS_DELETE["ti"] = "DELETE FROM dialogs WHERE (channel_id, peer) IN (SELECT d.channel_id, d.peer
+            FROM (VALUES {rows}) AS v JOIN dialogs d ON d.peer = v.column1 AND d.changed_ms < v.column2)";
+    /// Idempotency keys go.
+    API_REQUESTS_DELETE["ti"] = "DELETE FROM api_requests WHERE key IN (SELECT r.key FROM (VALUES {rows}) AS v
+            JOIN api_requests r ON r.key = v.column1 AND r.created_ms < v.column2)";
 
     // --- ingest -------------------------------------------------------------------------------------------------
     /// Which message of ours a provider's id belongs to.

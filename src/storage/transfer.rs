@@ -361,22 +361,10 @@ mod tests {
     use super::*;
     use crate::domain::command::WaitFor;
     use crate::storage::contract::things::{command, furnished};
-    use crate::storage::contract::{postgres_url, sqlite};
+    use crate::storage::contract::{postgres_url, sqlite, tables_of_the_schema};
     use crate::storage::db::args;
 
     const NOW: Timestamp = Timestamp(2_000_000);
-
-    /// Tables of the schema, as the migrations say.
-    fn tables_of_the_schema() -> BTreeSet<String> {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
-        let texts =
-            std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
-        let of = |text: String| {
-            let names = text.lines().filter_map(|line| line.strip_prefix("CREATE TABLE "));
-            names.map(|name| name.split_whitespace().next().unwrap().to_owned()).collect::<Vec<_>>()
-        };
-        texts.flat_map(of).collect()
-    }
 
     #[tokio::test]
     async fn every_table_of_the_schema_is_moved_also_one_that_was_added_later() {

@@ -15,7 +15,7 @@ async fn form(world: &World, path: &str, body: impl Into<reqwest::Body>) -> Stat
 }
 
 /// A robot call as the portal sends it, with one part changed.
-fn robot_call(world: &World, token: &str, member: &str, extra: &str) -> String {
+pub(crate) fn robot_call(world: &World, token: &str, member: &str, extra: &str) -> String {
     let domain = world.portal.domain();
     format!(
         "workflow_id=w1&code=send_message&document_id%5B0%5D=crm&document_id%5B1%5D=CCrmDocumentDeal\

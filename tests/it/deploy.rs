@@ -212,8 +212,7 @@ fn compose_is_closed_and_is_yaml() {
         assert_eq!(lines.iter().filter(|line| **line == wanted).count(), times, "{wanted}");
     }
     assert!(!text.contains('\t') && !text.contains("privileged"));
-    let has_yaml = Command::new("python3").args(["-c", "import yaml"]).output().is_ok_and(|done| done.status.success());
-    if !has_yaml {
+    if !has_yaml() {
         return; // The lines above are checked everywhere.
     }
     let script = "import sys, yaml; c = yaml.safe_load(open(sys.argv[1])); s = c['services']; m = s['mostik']; \
@@ -223,4 +222,48 @@ fn compose_is_closed_and_is_yaml() {
     let file = root().join("deploy/compose.yaml");
     let done = Command::new("python3").args(["-c", script]).arg(file).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+fn has_yaml() -> bool {
+    Command::new("python3").args(["-c", "import yaml"]).output().is_ok_and(|done| done.status.success())
+}
+
+/// Words of a text that are names of metrics.
+fn metric_names(text: &str) -> std::collections::BTreeSet<String> {
+    let words = text.split(|sign: char| !(sign.is_ascii_alphanumeric() || sign == '_'));
+    words.filter(|word| word.starts_with("mostik_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn alerts_are_about_metrics_that_exist_and_say_what_to_do() {
+    use mostik::telemetry::{Kind, METRICS};
+    let text = read("alerts.yaml");
+    let known: std::collections::BTreeSet<String> = METRICS
+        .iter()
+        .flat_map(|(name, kind, _)| match kind {
+            Kind::Counter | Kind::Gauge => vec![(*name).to_owned()],
+            Kind::Seconds => ["_bucket", "_sum", "_count"].map(|end| format!("{name}{end}")).to_vec(),
+        })
+        .collect();
+    let named = metric_names(&text);
+    assert!(named.is_subset(&known), "unknown: {:?}", named.difference(&known).collect::<Vec<_>>());
+    for (name, _, _) in METRICS.iter().filter(|(name, _, _)| *name != mostik::telemetry::RETENTION_ROWS) {
+        assert!(named.iter().any(|alerted| alerted.starts_with(name)), "no alert looks at {name}");
+    }
+    let (alerts, lines) = (text.matches("- alert: ").count(), lines(&text));
+    for part in ["expr:", "for:", "severity:", "summary:", "action:"] {
+        let parts = lines.iter().filter(|line| line.trim_start().starts_with(part)).count();
+        assert_eq!(parts, alerts, "{part} is missing somewhere");
+    }
+    for gauge in
+        ["mostik_outbox_depth", "mostik_dead_letters", "mostik_lane_oldest_due_seconds", "mostik_channel_paused"]
+    {
+        assert!(!text.contains(&format!("sum({gauge}")), "{gauge} is of the whole store: take the largest");
+    }
+    if !has_yaml() {
+        return; // The lines above are checked everywhere.
+    }
+    let yaml = "import sys, yaml; yaml.safe_load(open(sys.argv[1]))";
+    let parsed = Command::new("python3").args(["-c", yaml]).arg(root().join("deploy/alerts.yaml")).output().unwrap();
+    assert!(parsed.status.success(), "{}", String::from_utf8_lossy(&parsed.stderr));
 }

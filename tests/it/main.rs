@@ -16,5 +16,6 @@ mod kill;
 mod life;
 mod operate;
 mod recover;
+mod seen;
 mod trouble;
 mod world;

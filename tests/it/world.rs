@@ -23,6 +23,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) struct Wish {
     /// On PostgreSQL instead of SQLite.
     pub(crate) postgres: bool,
+    /// On this database, whichever it is.
+    pub(crate) database: Option<String>,
     /// More configuration, by section.
     pub(crate) config: String,
     /// More lines of the section `[bitrix24]`.
@@ -35,6 +37,8 @@ pub(crate) struct Wish {
     pub(crate) no_bucket: bool,
     /// Filter of the service's log.
     pub(crate) log: &'static str,
+    /// Spans of the trace are part of it.
+    pub(crate) spans: bool,
     /// Language of the portal.
     pub(crate) language: &'static str,
 }
@@ -50,12 +54,14 @@ impl Default for Wish {
         sandbox.graph.http_links = true;
         Self {
             postgres: false,
+            database: None,
             config: String::new(),
             bitrix24: "",
             channel: json!({}),
             sandbox,
             no_bucket: false,
             log: "info,mostik=debug",
+            spans: false,
             language: "ru",
         }
     }
@@ -72,8 +78,9 @@ struct Service {
 impl Service {
     fn spawn(config: &std::path::Path, log: &std::path::Path) -> Child {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-        Command::new(env!("CARGO_BIN_EXE_mostik"))
-            .args(["serve", "--config"])
+        // A file that may not grow any more is an error to the service, not its end.
+        Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_mostik"), "serve", "--config"])
             .arg(config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -130,10 +137,10 @@ impl World {
         if wish.no_bucket {
             portal.set_limits(sandbox::PortalLimits::off());
         }
-        let database = if wish.postgres {
-            fresh_postgres().await
-        } else {
-            format!("sqlite://{}", folder.path().join("data").join("mostik.db").display())
+        let database = match wish.database {
+            Some(url) => url,
+            None if wish.postgres => fresh_postgres().await,
+            None => format!("sqlite://{}", folder.path().join("data").join("mostik.db").display()),
         };
         let addresses = sandbox.addresses();
         let config = folder.path().join("mostik.toml");
@@ -160,6 +167,7 @@ client_secret = "{client_secret}"
 base_url = "{graph}"
 [log]
 level = "{level}"
+spans = {spans}
 {more}
 "#,
             oauth = addresses.oauth,
@@ -167,6 +175,7 @@ level = "{level}"
             id = app.client_id,
             bitrix24 = wish.bitrix24,
             level = wish.log,
+            spans = wish.spans,
             more = wish.config,
         );
         std::fs::write(&config, text).unwrap();

@@ -23,9 +23,6 @@ use crate::outbound::{Answer, Call, Outbound};
 const TIMEOUT: Duration = Duration::from_secs(65);
 /// Most requests one call may take: first try, new place, new token, and tokens of a few other users.
 const ROUNDS: usize = 8;
-/// Counts calls by method and result (`telemetry`).
-const CALLS_TOTAL: &str = "mostik_crm_calls_total";
-
 /// Calls portals.
 pub(super) struct Client {
     outbound: Arc<Outbound>,
@@ -71,7 +68,7 @@ impl Client {
     /// # Errors
     /// The call as a whole failed, and every entry with it.
     pub(super) async fn batch(&self, portal: &Portal, batch: &Batch) -> Result<Entries, Failed> {
-        let span = tracing::debug_span!("crm.call", portal.id = %portal.id, crm = "bitrix24", entries = batch.len());
+        let span = tracing::info_span!(target: crate::telemetry::SPANS, "crm.call", portal.id = %portal.id, crm = "bitrix24", entries = batch.len());
         let started = Instant::now();
         let result = self.cured(portal, batch).instrument(span.clone()).await;
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -204,5 +201,5 @@ fn resolve(endpoint: &str, location: &str) -> Option<Url> {
 }
 
 fn count(method: &'static str, result: &'static str) {
-    metrics::counter!(CALLS_TOTAL, "crm" => "bitrix24", "method" => method, "result" => result).increment(1);
+    crate::telemetry::crm_call("bitrix24", method, result);
 }
