@@ -12,6 +12,7 @@ pub mod command;
 pub mod dialog;
 pub mod effect;
 pub mod event;
+pub mod guards;
 pub mod ids;
 pub mod job;
 pub mod language;

@@ -43,3 +43,4 @@ pub mod storage;
 pub mod telemetry;
 pub mod ui;
 pub mod webhook_auth;
+pub mod zones;

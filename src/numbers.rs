@@ -83,6 +83,14 @@ pub fn is_country(text: &str) -> bool {
         && text.to_ascii_uppercase().parse::<Region>().is_ok_and(|region| calling_code(Some(region)).is_some())
 }
 
+/// The country (ISO 3166, two letters) that a number belongs to; `digits` are international, without `+`. `None` for what
+/// is no number and for numbers of no country.
+#[must_use]
+pub fn country_of(digits: &str) -> Option<String> {
+    let number = PHONE_NUMBER_UTIL.parse(format!("+{digits}"), None).ok()?;
+    PHONE_NUMBER_UTIL.get_region_for_number(&number).map(|region| region.to_string())
+}
+
 /// Signs without a shape that copying brings along: zero-width and direction marks, soft hyphen, byte order mark.
 fn is_invisible(sign: char) -> bool {
     matches!(sign, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
