@@ -348,6 +348,7 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
         retries: RetryPlan { waits: delivery.retry_schedule.iter().map(|span| span.0).collect() },
         not_after: delivery.not_after.0,
         country: config.phones.country.clone(),
+        time_zone: config.comments.time_zone.clone(),
         workers: delivery.workers,
         lease: delivery.lease.0,
         repeat_reply: config.bitrix24.repeat_result.0,

@@ -8,6 +8,7 @@ pub mod accept;
 pub mod binding;
 pub mod deliver;
 pub mod governor;
+mod guards;
 pub mod ingest;
 pub mod intake;
 pub mod lanes;
@@ -44,6 +45,8 @@ pub struct PipelineSettings {
     pub not_after: Millis,
     /// Country in which numbers without a country code are read, unless the channel says otherwise.
     pub country: String,
+    /// Zone of people whose own is not known and whose line names none (IANA).
+    pub time_zone: String,
     /// Sends of one channel under way at once.
     pub workers: usize,
     /// How long a worker that has fallen silent keeps its queues.

@@ -192,12 +192,14 @@ mod tests {
     use super::*;
     use crate::domain::channel::Messenger;
     use crate::domain::command::{RecipientSource, WaitFor};
+    use crate::domain::guards::Duplicates;
 
     /// `surface.md` §5: what customers' automations have saved.
-    const KEYS: [&str; 18] = [
+    const KEYS: [&str; 23] = [
         "caption",
         "chat_ids",
         "comment",
+        "duplicates",
         "fallback_template",
         "files",
         "first_name",
@@ -205,12 +207,16 @@ mod tests {
         "line",
         "messenger",
         "messenger_field",
+        "not_after_minutes",
         "params",
         "phones",
+        "quiet_hours",
         "recipients",
         "responsible",
+        "supersede",
         "template",
         "text",
+        "time_zone",
         "wait",
         "wait_minutes",
     ];
@@ -261,6 +267,8 @@ mod tests {
         };
         assert!(choices("recipients").iter().all(|word| RecipientSource::find(word).is_some()));
         assert!(choices("wait").iter().all(|word| WaitFor::find(word).is_some()));
+        let duplicates: Vec<String> = Duplicates::ALL.iter().map(|choice| choice.code().to_owned()).collect();
+        assert_eq!(choices("duplicates").split_first().unwrap().1, duplicates);
         let messengers: Vec<String> = Messenger::ALL.iter().map(|messenger| messenger.code().to_owned()).collect();
         assert_eq!(choices("messenger").split_first().unwrap().1, messengers);
     }

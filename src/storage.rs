@@ -16,6 +16,7 @@ pub mod commands;
 mod contract;
 pub mod db;
 pub mod effects;
+pub mod guards;
 pub mod ingest;
 pub mod jobs;
 pub mod messages;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::guards::LineSettings;
 use super::ids::{ChannelId, LineId};
 
 /// The medium a person sees.
@@ -73,6 +74,8 @@ pub struct Line {
     pub id: LineId,
     /// As the administrator named it.
     pub name: String,
+    /// What holds for its messages unless their action says otherwise.
+    pub settings: LineSettings,
 }
 
 /// Whether a channel works.

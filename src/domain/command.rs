@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::channel::Messenger;
+use super::guards::ActionGuards;
 use super::ids::{CommandId, CrmUserId, PortalId, ReplyToken};
 use super::message::TemplateCall;
 use super::outcome::Failure;
@@ -29,6 +30,9 @@ pub struct Command {
     pub responsible: Option<CrmUserId>,
     /// When it came.
     pub received: Timestamp,
+    /// Which robot of the portal's automations asks, in the CRM's own words; `None` when the call does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub robot: Option<String>,
     /// The work itself.
     pub body: CommandBody,
 }
@@ -123,6 +127,9 @@ pub struct SendMessage {
     pub first_name: String,
     /// For messengers that keep an address book.
     pub last_name: String,
+    /// Deadline, quiet hours and the like, where the action does not follow its line.
+    #[serde(skip_serializing_if = "ActionGuards::is_empty")]
+    pub guards: ActionGuards,
 }
 
 /// To whom an action goes.

@@ -55,6 +55,21 @@ pub struct CommentView {
     pub vendor_code: String,
     /// Whose message it is.
     pub responsible: Option<CrmUserId>,
+    /// The end of the quiet hours it waits for, or could not wait for.
+    pub planned: Option<Planned>,
+}
+
+/// When a message leaves that came in quiet hours.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Planned {
+    /// The end of the quiet hours.
+    pub at: Timestamp,
+    /// By whose clock ([`crate::zones`]).
+    pub zone: String,
+    /// True when that is the client's clock.
+    pub of_client: bool,
+    /// True when that is after the message's deadline, so that it will not leave.
+    pub too_late: bool,
 }
 
 /// The result of an action.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capability::MediaKind;
 use super::channel::Messenger;
+use super::guards::Quiet;
 use super::ids::{ChannelId, CommandId, CrmCommentId, CrmUserId, MessageId, PortalId, ProviderMessageId};
 use super::outcome::Failure;
 use super::portal::CardRef;
@@ -23,6 +24,9 @@ pub struct Draft {
     /// Name for messengers that keep an address book.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub recipient_name: String,
+    /// Hours in which it is not sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet: Option<Quiet>,
 }
 
 /// Content before it meets the provider.

@@ -102,11 +102,17 @@ pub enum ErrorCode {
     NotConfirmed,
     /// Still waiting to be sent when the time for the result was over.
     StillQueued,
+    /// A newer message of the same robot took its place before it left.
+    Superseded,
+    /// The person has just got the same text; it is not sent.
+    DuplicateText,
+    /// The person has just got the same text; it is held until somebody releases it.
+    DuplicateHeld,
 }
 
 impl ErrorCode {
     /// The whole list; a test asks for texts in every language.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::WindowClosed,
         Self::NoRecipient,
         Self::BadPhone,
@@ -132,6 +138,9 @@ impl ErrorCode {
         Self::CrmUnavailable,
         Self::NotConfirmed,
         Self::StillQueued,
+        Self::Superseded,
+        Self::DuplicateText,
+        Self::DuplicateHeld,
     ];
 
     /// The code as CRMs and the API see it. Never renamed.
@@ -163,6 +172,9 @@ impl ErrorCode {
             Self::CrmUnavailable => "crm_unavailable",
             Self::NotConfirmed => "not_confirmed",
             Self::StillQueued => "still_queued",
+            Self::Superseded => "superseded",
+            Self::DuplicateText => "duplicate_text",
+            Self::DuplicateHeld => "duplicate_held",
         }
     }
 

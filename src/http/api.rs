@@ -8,6 +8,7 @@
 mod body;
 mod channels;
 mod dead_letters;
+mod line_settings;
 mod lines;
 mod messages;
 mod openapi;
@@ -55,6 +56,7 @@ macro_rules! table {
 
 table! {
     "/lines": get lines::list, post lines::create;
+    "/lines/{line}": get lines::get, patch lines::change;
     "/lines/{line}/channels": post channels::create;
     "/channels": get channels::list;
     "/channels/{channel}": get channels::get;

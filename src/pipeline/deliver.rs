@@ -14,6 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use tracing::Instrument as _;
 
 use super::Pipeline;
+use super::guards;
 use super::policy::{Decision, decide};
 use super::preflight::{self, Ready, Refusal};
 use super::scheduler::{Finished, Hold};
@@ -27,6 +28,7 @@ use crate::domain::text::seed_of;
 use crate::domain::time::{Millis, Timestamp};
 use crate::providers::Provider;
 use crate::storage::StorageError;
+use crate::storage::jobs::NOT_IN_TIME;
 use crate::storage::messages::{Attempt, MessageNews};
 use crate::storage::settle::{Fate, Settlement, Start};
 use crate::storage::writer::{Queued, Work};
@@ -257,6 +259,10 @@ impl Runs<'_> {
         }
         if queued.job.not_after.is_some_and(|limit| now > limit) {
             self.settle(&queued, expired(&queued, now, "")).await;
+            return None;
+        }
+        if let Some(end) = guards::quiet_until(&record, now) {
+            self.settle(&queued, put_off(&queued, now, end)).await;
             return None;
         }
         let last = last_inbound.get(&record.peer).copied();
@@ -543,11 +549,23 @@ fn attempt_span(queued: &Queued) -> tracing::Span {
     )
 }
 
+/// It would leave in the person's quiet hours: it waits until they end, or fails if that is too late.
+fn put_off(queued: &Queued, now: Timestamp, end: Timestamp) -> Settlement {
+    if queued.job.not_after.is_some_and(|limit| end > limit) {
+        return expired(queued, now, "");
+    }
+    let news = queued.job.message().map(|id| MessageNews {
+        failure: Some(Failure::new(ErrorCode::StillQueued)),
+        ..MessageNews::new(id, MessageState::Queued, now)
+    });
+    let fate = Fate::Keep { state: JobState::Ready, due: end, tries: queued.job.tries, reason: None };
+    Settlement { job: queued.job.id.clone(), fate, news, attempt: None }
+}
+
 /// Too late: the message fails and its job becomes a dead letter that a person may redrive.
 fn expired(queued: &Queued, now: Timestamp, last_error: &str) -> Settlement {
     let failure = Failure::with(ErrorCode::Expired, last_error);
-    let reason =
-        if last_error.is_empty() { "not sent in time".to_owned() } else { format!("not sent in time: {last_error}") };
+    let reason = if last_error.is_empty() { NOT_IN_TIME.to_owned() } else { format!("{NOT_IN_TIME}: {last_error}") };
     let fate = Fate::Keep { state: JobState::Dead, due: now, tries: queued.job.tries, reason: Some(reason) };
     Settlement { fate, ..failed(queued, now, failure) }
 }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::Pipeline;
+use super::guards::{self, Rules};
 use super::scheduler::Finished;
 use crate::domain::capability::{Capabilities, MediaKind};
-use crate::domain::channel::{Channel, ChannelState, Messenger};
+use crate::domain::channel::{Channel, ChannelState, Line, Messenger};
 use crate::domain::command::{Command, CommandBody, RecipientSource, SendMessage};
 use crate::domain::effect::{CardPerson, CrmError, RecipientQuery};
-use crate::domain::ids::{CommandId, LineId, MessageId};
+use crate::domain::guards::LineSettings;
+use crate::domain::ids::{CommandId, MessageId};
 use crate::domain::job::{JobState, QueueKey};
 use crate::domain::message::{Content, Draft, MessageRecord, MessageTimes};
 use crate::domain::outcome::{ErrorCode, Failure, FailureClass};
@@ -21,6 +23,7 @@ use crate::domain::text::{pick_variants, seed_of};
 use crate::domain::time::{Millis, Timestamp};
 use crate::numbers;
 use crate::storage::StorageError;
+use crate::storage::guards::MessageGuards;
 use crate::storage::messages::NewMessage;
 use crate::storage::plan::Plan;
 use crate::storage::settle::{Fate, Settlement};
@@ -182,12 +185,17 @@ async fn card_unreadable(
     super::report::note_trouble(pipeline, queue, &error).await;
     let now = pipeline.clock.now();
     let plan = &pipeline.settings.retries;
-    let not_after = Some(command.received.plus(pipeline.settings.not_after));
+    let not_after = deadline_of(pipeline, command).await;
     // Reading changes nothing, so an unclear answer may be asked for again.
     let class = if error.class == FailureClass::Indeterminate { FailureClass::Unavailable } else { error.class };
     let seed = seed_of(&queued.job.id);
     use super::policy::{Decision, decide};
-    match decide(plan, class, error.retry_after, queued.job.tries, not_after, now, seed) {
+    let decision = if now > not_after {
+        Decision::Expire
+    } else {
+        decide(plan, class, error.retry_after, queued.job.tries, Some(not_after), now, seed)
+    };
+    match decision {
         Decision::Again { due, counts } => {
             let mut next = queued;
             next.job.tries += u32::from(counts);
@@ -198,11 +206,23 @@ async fn card_unreadable(
             keep(pipeline, queue, queued, JobState::Ready, due, None).await;
         }
         Decision::Settle | Decision::Expire | Decision::Unclear => {
-            let failure = Failure::with(ErrorCode::CrmUnavailable, error.code.clone());
+            let code = if decision == Decision::Expire { ErrorCode::Expired } else { ErrorCode::CrmUnavailable };
+            let failure = Failure::with(code, error.code.clone());
             let planned = store(pipeline, command, vec![refused(pipeline, command, "", failure)]).await;
             finish(pipeline, queue, queued, planned);
         }
     }
+}
+
+/// Until when a command whose card cannot be read is worth carrying out. A line that cannot be told says nothing.
+async fn deadline_of(pipeline: &Pipeline, command: &Command) -> Timestamp {
+    let wanted = match &command.body {
+        CommandBody::SendMessage(send) => send.line.as_str(),
+        CommandBody::Invalid { .. } => "",
+    };
+    let lines = pipeline.storage.lines_of_portal(&command.portal).await.unwrap_or_default();
+    let settings = pick_line(&lines, wanted).map_or_else(|_| LineSettings::default(), |line| line.settings.clone());
+    guards::deadline(pipeline, command.received, &guards::of_command(command), &settings)
 }
 
 async fn plan_and_store(pipeline: &Pipeline, command: &Command, people: &[CardPerson]) -> Result<(), StorageError> {
@@ -266,10 +286,16 @@ async fn plan_send(
     if recipients.is_empty() {
         return refuse(Failure::new(ErrorCode::NoRecipient));
     }
-    let channels = match channels_for(pipeline, command, &send.line, send.messenger).await? {
+    let lines = pipeline.storage.lines_of_portal(&command.portal).await?;
+    let line = match pick_line(&lines, &send.line) {
+        Ok(line) => line,
+        Err(failure) => return refuse(failure),
+    };
+    let channels = match channels_for(pipeline, line, send.messenger).await? {
         Ok(channels) => channels,
         Err(failure) => return refuse(failure),
     };
+    let rules = Rules::new(pipeline, command, &send.guards, line);
     let read = read_peers(pipeline, &recipients, &channels);
     let last_wrote = match channels.len() {
         0 | 1 => HashMap::new(),
@@ -282,7 +308,7 @@ async fn plan_send(
             Err(failure) => messages.push(refused(pipeline, command, &recipient.given, failure)),
             Ok(peer) if seen.insert(peer.clone()) => {
                 let Some(channel) = choose(&channels, &peer, &last_wrote) else { continue };
-                messages.extend(messages_for(pipeline, command, send, recipient, &peer, channel));
+                messages.extend(messages_for(pipeline, &rules, command, send, recipient, &peer, channel));
             }
             Ok(_the_same_person_again) => {}
         }
@@ -309,27 +335,29 @@ fn recipients_of(send: &SendMessage, people: &[CardPerson]) -> Vec<Recipient> {
     }
 }
 
-/// Channels of the chosen line for the chosen messenger, in the line's order of preference.
-async fn channels_for(
-    pipeline: &Pipeline,
-    command: &Command,
-    line: &str,
-    messenger: Option<Messenger>,
-) -> Result<Result<Vec<Arc<Channel>>, Failure>, StorageError> {
-    let lines = pipeline.storage.lines_of_portal(&command.portal).await?;
-    let line: LineId = match (line, lines.as_slice()) {
-        ("", [only]) => only.id.clone(),
-        ("", []) => return Ok(Err(Failure::new(ErrorCode::NoLine))),
+/// The line a robot names; the only one, when it names none.
+fn pick_line<'a>(lines: &'a [Line], wanted: &str) -> Result<&'a Line, Failure> {
+    match (wanted, lines) {
+        ("", [only]) => Ok(only),
+        ("", []) => Err(Failure::new(ErrorCode::NoLine)),
         ("", several) => {
             let names: Vec<&str> = several.iter().map(|line| line.name.as_str()).collect();
-            return Ok(Err(Failure::with(ErrorCode::NoLine, names.join(", "))));
+            Err(Failure::with(ErrorCode::NoLine, names.join(", ")))
         }
-        (wanted, known) => match known.iter().find(|line| line.id.as_str() == wanted) {
-            Some(line) => line.id.clone(),
-            None => return Ok(Err(Failure::with(ErrorCode::NoLine, wanted))),
-        },
-    };
-    let all = pipeline.storage.channels_of_line(&line).await?;
+        (wanted, known) => {
+            let found = known.iter().find(|line| line.id.as_str() == wanted);
+            found.ok_or_else(|| Failure::with(ErrorCode::NoLine, wanted))
+        }
+    }
+}
+
+/// Channels of a line for the chosen messenger, in the line's order of preference.
+async fn channels_for(
+    pipeline: &Pipeline,
+    line: &Line,
+    messenger: Option<Messenger>,
+) -> Result<Result<Vec<Arc<Channel>>, Failure>, StorageError> {
+    let all = pipeline.storage.channels_of_line(&line.id).await?;
     let fits = |channel: &&Arc<Channel>| match (messenger, pipeline.provider_of(channel)) {
         (_, None) => false,
         (None, Some(_)) => true,
@@ -389,6 +417,7 @@ fn choose<'a>(
 /// The messages one recipient gets, in order.
 fn messages_for(
     pipeline: &Pipeline,
+    rules: &Rules<'_>,
     command: &Command,
     send: &SendMessage,
     recipient: &Recipient,
@@ -406,7 +435,8 @@ fn messages_for(
         }
     };
     let first_fallback = send.fallback.clone();
-    contents
+    let guards = rules.guards(peer, &contents);
+    let mut messages: Vec<NewMessage> = contents
         .into_iter()
         .enumerate()
         .map(|(index, content)| {
@@ -418,10 +448,13 @@ fn messages_for(
                 // A template stands in for the whole, so only the first part has one.
                 fallback: first_fallback.clone().filter(|_| index == 0),
                 recipient_name: recipient.name.clone(),
+                quiet: None,
             };
             message
         })
-        .collect()
+        .collect();
+    rules.put_on(&mut messages, peer, &guards, pipeline.clock.now());
+    messages
 }
 
 /// Puts text, files and template into the parts the messenger takes.
@@ -523,7 +556,12 @@ pub(super) fn queued(pipeline: &Pipeline, peer: &str, received: Timestamp) -> Ne
         portal: None,
         command: None,
         card: None,
-        draft: Draft { content: Content::Text { body: String::new() }, fallback: None, recipient_name: String::new() },
+        draft: Draft {
+            content: Content::Text { body: String::new() },
+            fallback: None,
+            recipient_name: String::new(),
+            quiet: None,
+        },
         used_fallback: false,
         state: MessageState::Queued,
         provider_id: None,
@@ -533,7 +571,13 @@ pub(super) fn queued(pipeline: &Pipeline, peer: &str, received: Timestamp) -> Ne
         responsible: None,
         times: MessageTimes { created: received, ..MessageTimes::default() },
     };
-    NewMessage { record, comments: false, not_after: Some(pipeline.deadline(received)) }
+    NewMessage {
+        record,
+        comments: false,
+        not_after: Some(pipeline.deadline(received)),
+        due: None,
+        guards: MessageGuards::default(),
+    }
 }
 
 /// A recipient that cannot be written to: a message that has failed already, so that card and robot hear of it the

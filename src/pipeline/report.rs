@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Pipeline;
+use super::guards;
 use super::intake;
 use super::lanes::Group;
 use super::policy::{Decision, decide};
@@ -11,8 +12,8 @@ use super::scheduler::{Finished, Hold};
 use crate::crm::{Crm, TokenStore as _};
 use crate::domain::command::Command;
 use crate::domain::effect::{
-    ActionResult, Applied, CommentEffect, CommentView, CrmEffect, CrmError, PortalTrouble, Reach, RecipientResult,
-    ReplyEffect,
+    ActionResult, Applied, CommentEffect, CommentView, CrmEffect, CrmError, Planned, PortalTrouble, Reach,
+    RecipientResult, ReplyEffect,
 };
 use crate::domain::ids::{CommandId, MessageId, PortalId};
 use crate::domain::job::{GIVEN, Job, JobKind, JobState, QueueKey};
@@ -460,7 +461,24 @@ async fn view(pipeline: &Pipeline, record: &MessageRecord) -> Result<CommentView
         failure: record.failure.clone(),
         vendor_code: record.vendor_code.clone(),
         responsible: record.responsible.clone(),
+        planned: planned(record, pipeline.clock.now()),
     })
+}
+
+/// When a message leaves that waits for the end of quiet hours, or why it does not.
+fn planned(record: &MessageRecord, now: Timestamp) -> Option<Planned> {
+    let quiet = record.draft.quiet.as_ref()?;
+    let (at, too_late) = match record.state {
+        MessageState::Queued => (guards::quiet_until(record, now)?, false),
+        MessageState::Failed => (quiet.too_late?, true),
+        MessageState::Undecided
+        | MessageState::Accepted
+        | MessageState::Sent
+        | MessageState::Delivered
+        | MessageState::Read
+        | MessageState::Cancelled => return None,
+    };
+    Some(Planned { at, zone: quiet.zone.clone(), of_client: quiet.of_client, too_late })
 }
 
 /// Since when a message is in its state.

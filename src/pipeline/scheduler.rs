@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 
 use super::Pipeline;
 use super::governor::{NextCall, UnderWay, next_call};
+use super::guards;
 use super::lanes::{FEW, Group, Lanes};
 use super::limits::{ChannelPace, PeerPaces};
 use super::stops::{Gate, Stops};
@@ -42,6 +43,10 @@ const PEER_LOOK: Millis = Millis::seconds(4);
 const COMPARING: Millis = Millis::hours(24);
 /// Every so many sweeps (seconds), portals that wait for tokens are given those that came.
 const REVIVING: u64 = 20;
+/// Every so many sweeps, messages that wait beyond their deadline are given up.
+const EXPIRING: u64 = 5;
+/// Every so many sweeps, what guards no longer ask for is forgotten.
+const FORGETTING: u64 = 3_600;
 /// Jobs due for longer than this that nobody runs have fallen through somewhere.
 const STRAGGLING: Millis = Millis::seconds(20);
 
@@ -126,6 +131,12 @@ impl Handle {
     /// A channel's or portal's state has changed.
     pub fn wake(&self, queue: QueueKey) {
         self.send(Message::Wake(queue));
+    }
+
+    /// Channels whose queues this process runs.
+    pub(super) fn owned_channels(&self) -> Vec<QueueKey> {
+        let owned = self.owned.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        owned.iter().filter(|queue| matches!(queue, QueueKey::Channel(_))).cloned().collect()
     }
 
     /// A run is over.
@@ -327,7 +338,7 @@ async fn take_all(pipeline: &Pipeline, queues: Vec<QueueKey>) {
     }
 }
 
-/// Answers CRMs whose time is over, and gives portals the tokens that came for them.
+/// Answers CRMs whose time is over, gives up messages whose deadline is, and gives portals the tokens that came for them.
 async fn sweep(pipeline: Arc<Pipeline>, stop: CancellationToken) {
     for round in 1_u64.. {
         tokio::select! {
@@ -338,6 +349,14 @@ async fn sweep(pipeline: Arc<Pipeline>, stop: CancellationToken) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "waiting robots answered because their time was over"),
             Err(error) => tracing::warn!(%error, "overdue robots could not be looked up"),
+        }
+        if round.is_multiple_of(EXPIRING) {
+            guards::expire_overdue(&pipeline).await;
+        }
+        if round.is_multiple_of(FORGETTING)
+            && let Err(error) = pipeline.storage.forget_old_guards().await
+        {
+            tracing::warn!(%error, "old guards could not be forgotten");
         }
         if !round.is_multiple_of(REVIVING) {
             continue;

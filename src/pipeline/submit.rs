@@ -1,6 +1,7 @@
 //! The way in for programs: one message to one recipient through a channel they name.
 
 use super::Pipeline;
+use super::guards;
 use super::intake;
 use crate::domain::channel::Channel;
 use crate::domain::command::SendMessage;
@@ -60,7 +61,13 @@ impl Pipeline {
         };
         let mut message = intake::queued(self, &peer, self.clock.now());
         message.record.channel = Some(channel.id.clone());
-        message.record.draft = Draft { content, fallback: send.fallback.clone(), recipient_name: String::new() };
+        message.record.draft =
+            Draft { content, fallback: send.fallback.clone(), recipient_name: String::new(), quiet: None };
+        // The program says when it sends and what: of the line's guards only the deadline holds.
+        if let Some(line) = self.storage.find_line(&channel.line).await? {
+            let received = message.record.times.created;
+            message.not_after = Some(guards::deadline(self, received, &send.guards, &line.settings));
+        }
         let key = key.map(|known| (known.key, known.fingerprint));
         Ok(self.storage.create_message(message, key).await?)
     }

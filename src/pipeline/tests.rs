@@ -148,6 +148,7 @@ impl House {
                 retries: RetryPlan { waits: vec![Millis::seconds(5)] },
                 not_after: Millis::hours(24),
                 country: "RU".to_owned(),
+                time_zone: "Europe/Moscow".to_owned(),
                 workers: 8,
                 lease: Millis::hours(24),
                 repeat_reply: Millis(0),

@@ -101,7 +101,7 @@ pub(super) async fn write(
         }
     }
     add_jobs(tx, now, waiting, harvest).await?;
-    plan::store(tx, context, now, &planned, harvest).await?;
+    plan::carry_out(tx, context, now, &planned, harvest).await?;
     let answer = |arrival: &&Arrival| if is_new(&arrival.command) { Accept::New } else { Accept::Duplicate };
     Ok(arrivals.iter().map(answer).collect())
 }

@@ -9,6 +9,7 @@ use moka::future::Cache;
 use super::db::{Row, args};
 use super::{Storage, StorageError, sql};
 use crate::domain::channel::{Channel, ChannelSettings, ChannelState, Line};
+use crate::domain::guards::LineSettings;
 use crate::domain::ids::{ChannelId, LineId, PortalId};
 use crate::domain::time::Timestamp;
 
@@ -19,6 +20,7 @@ const FRESH: Duration = Duration::from_secs(10);
 pub(super) struct ChannelCache {
     channels: Cache<ChannelId, Arc<Channel>>,
     lines: Cache<PortalId, Arc<Vec<Line>>>,
+    line: Cache<LineId, Arc<Line>>,
     of_line: Cache<LineId, Arc<Vec<Arc<Channel>>>>,
 }
 
@@ -27,6 +29,7 @@ impl ChannelCache {
         Self {
             channels: Cache::builder().max_capacity(10_000).time_to_live(FRESH).build(),
             lines: Cache::builder().max_capacity(10_000).time_to_live(FRESH).build(),
+            line: Cache::builder().max_capacity(10_000).time_to_live(FRESH).build(),
             of_line: Cache::builder().max_capacity(10_000).time_to_live(FRESH).build(),
         }
     }
@@ -34,6 +37,7 @@ impl ChannelCache {
     fn forget(&self) {
         self.channels.invalidate_all();
         self.lines.invalidate_all();
+        self.line.invalidate_all();
         self.of_line.invalidate_all();
     }
 }
@@ -62,7 +66,32 @@ impl Storage {
         let id = LineId::new(&self.ids.ulid());
         self.db.write(sql::LINE_ADD, args![id.as_str(), name, self.clock.now().0]).await?;
         self.channels.forget();
-        Ok(Line { id, name: name.to_owned() })
+        Ok(Line { id, name: name.to_owned(), settings: LineSettings::default() })
+    }
+
+    /// One line, as of at most ten seconds ago.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn find_line(&self, id: &LineId) -> Result<Option<Arc<Line>>, StorageError> {
+        if let Some(known) = self.channels.line.get(id).await {
+            return Ok(Some(known));
+        }
+        let Some(row) = self.db.row(sql::LINE_GET, args![id.as_str()]).await? else { return Ok(None) };
+        let line = Arc::new(read_line(&row)?);
+        self.channels.line.insert(id.clone(), Arc::clone(&line)).await;
+        Ok(Some(line))
+    }
+
+    /// Changes what holds for a line's messages, from the next one planned on (by other processes within ten seconds).
+    ///
+    /// # Errors
+    /// [`StorageError`]; nothing was changed.
+    pub async fn set_line_settings(&self, id: &LineId, settings: &LineSettings) -> Result<(), StorageError> {
+        let text = serde_json::to_string(settings).map_err(|e| StorageError::Broken(e.to_string()))?;
+        self.db.write(sql::LINE_SETTINGS, args![id.as_str(), text]).await?;
+        self.channels.forget();
+        Ok(())
     }
 
     /// Every line, oldest first.
@@ -206,7 +235,10 @@ impl Storage {
 }
 
 fn read_line(row: &Row) -> Result<Line, StorageError> {
-    Ok(Line { id: LineId::stored(row.text("id")?), name: row.text("name")? })
+    let id = LineId::stored(row.text("id")?);
+    let settings = serde_json::from_str(&row.text("settings")?)
+        .map_err(|e| StorageError::Broken(format!("lines.settings of {id}: {e}")))?;
+    Ok(Line { id, name: row.text("name")?, settings })
 }
 
 /// Where a channel's credentials are sealed to.

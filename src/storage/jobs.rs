@@ -1,12 +1,17 @@
 //! Jobs as rows: adding, asking, reading, giving up and redriving.
 
 use super::db::{Row, Tx, args};
-use super::writer::{Queued, Work};
+use super::messages::{MessageNews, move_up};
+use super::writer::{Context, Harvest, Queued, Work};
 use super::{Storage, StorageError, sql};
 use crate::domain::ids::MessageId;
 use crate::domain::job::{Job, JobKind, JobState, QueueKey};
+use crate::domain::outcome::{ErrorCode, Failure};
 use crate::domain::status::MessageState;
 use crate::domain::time::Timestamp;
+
+/// Why a send is a dead letter whose deadline was over.
+pub const NOT_IN_TIME: &str = "not sent in time";
 
 /// A job that was given up.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -179,8 +184,8 @@ impl Storage {
             if ids.is_empty() {
                 return Ok(cancelled);
             }
-            let count = match self.writer.write(super::writer::Step::Cancel(queue.clone(), ids)).await? {
-                super::writer::Outcome::Cancelled(count) => count,
+            let count = match self.writer.write(super::writer::Step::Cancel(ids)).await? {
+                super::writer::Outcome::Withdrawn(count) => count,
                 _ => return Err(StorageError::Broken("cancel: wrong outcome".to_owned())),
             };
             cancelled += count;
@@ -225,7 +230,7 @@ pub(super) async fn write_redrive(
     tx: &mut Tx,
     now: Timestamp,
     redrive: &Redrive,
-    harvest: &mut super::writer::Harvest,
+    harvest: &mut Harvest,
 ) -> Result<bool, StorageError> {
     let not_after = redrive.not_after.map(|at| at.0);
     if tx.exec(sql::JOB_REDRIVE, args![redrive.id.as_str(), now.0, not_after]).await? == 0 {
@@ -240,22 +245,52 @@ pub(super) async fn write_redrive(
     Ok(true)
 }
 
-/// The step behind [`Storage::cancel_sends`]: only what has not begun is withdrawn, whatever was seen before.
-pub(super) async fn write_cancel(
+/// The step behind [`Storage::cancel_sends`], and what becomes of messages that are replaced: only what has not begun is
+/// withdrawn, whatever was seen before. Tells how many were.
+pub(super) async fn withdraw(
     tx: &mut Tx,
-    context: &super::writer::Context,
+    context: &Context,
     now: Timestamp,
-    queue: &QueueKey,
     messages: &[MessageId],
-    harvest: &mut super::writer::Harvest,
+    failure: Option<&Failure>,
+    harvest: &mut Harvest,
 ) -> Result<usize, StorageError> {
-    use super::messages::{MessageNews, move_up};
     let rows = messages.iter().map(|id| args![Job::id_of(JobKind::Send, id.as_str())]).collect();
-    let mut news = Vec::new();
-    for row in tx.batch_rows(sql::JOBS_DELETE_READY, rows).await? {
+    let gone = tx.batch_rows(sql::JOBS_DELETE_READY, rows).await?;
+    end(tx, context, now, &gone, MessageState::Cancelled, failure, harvest).await
+}
+
+/// The step behind [`Storage::expire_sends`].
+pub(super) async fn write_expire(
+    tx: &mut Tx,
+    context: &Context,
+    now: Timestamp,
+    messages: &[MessageId],
+    harvest: &mut Harvest,
+) -> Result<usize, StorageError> {
+    let row = |id: &MessageId| args![Job::id_of(JobKind::Send, id.as_str()), NOT_IN_TIME, now.0];
+    let gone = tx.batch_rows(sql::JOBS_EXPIRE, messages.iter().map(row).collect()).await?;
+    end(tx, context, now, &gone, MessageState::Failed, Some(&Failure::new(ErrorCode::Expired)), harvest).await
+}
+
+/// Ends the messages of sends that will not run: here, in memory, and on the card.
+async fn end(
+    tx: &mut Tx,
+    context: &Context,
+    now: Timestamp,
+    gone: &[Row],
+    state: MessageState,
+    failure: Option<&Failure>,
+    harvest: &mut Harvest,
+) -> Result<usize, StorageError> {
+    let mut news = Vec::with_capacity(gone.len());
+    for row in gone {
+        let (job, queue) = (row.text("id")?, row.text("queue")?);
+        // It may have been made in this very commit.
+        harvest.jobs.retain(|queued| queued.job.id != job);
+        harvest.gone.extend(QueueKey::parse(&queue).map(|queue| (queue, job)));
         let id = MessageId::stored(row.text("subject")?);
-        harvest.gone.push((queue.clone(), row.text("id")?));
-        news.push(MessageNews::new(id, MessageState::Cancelled, now));
+        news.push(MessageNews { failure: failure.cloned(), ..MessageNews::new(id, state, now) });
     }
     move_up(tx, context, now, &news.iter().collect::<Vec<_>>(), harvest).await?;
     Ok(news.len())

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::db::{Row, Tx, args};
+use super::guards::MessageGuards;
 use super::progress::CommentTarget;
 use super::writer::{Context, Harvest, add_jobs};
 use super::{Storage, StorageError, progress, sql};
@@ -22,6 +23,10 @@ pub struct NewMessage {
     pub comments: bool,
     /// Not to be sent after this.
     pub not_after: Option<Timestamp>,
+    /// Not to be sent before this; `None` is at once.
+    pub due: Option<Timestamp>,
+    /// What is asked of earlier messages before it is stored.
+    pub guards: MessageGuards,
 }
 
 impl NewMessage {
@@ -318,7 +323,12 @@ pub(super) fn read(row: &Row) -> Result<MessageHistory, StorageError> {
     let content = row.text("content")?;
     let inbound = row.flag("inbound")?;
     let draft = if inbound {
-        Draft { content: Content::Text { body: String::new() }, fallback: None, recipient_name: String::new() }
+        Draft {
+            content: Content::Text { body: String::new() },
+            fallback: None,
+            recipient_name: String::new(),
+            quiet: None,
+        }
     } else {
         serde_json::from_str(&content).map_err(|e| StorageError::Broken(format!("messages.content: {e}")))?
     };

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::db::{Tx, args};
 use super::messages::{self, NewMessage};
+use super::settle::{self, Fate};
 use super::writer::{Context, Harvest, Outcome, Queued, Step, Work, add_jobs};
-use super::{Storage, StorageError, progress, sql};
+use super::{Storage, StorageError, guards, jobs, progress, sql};
 use crate::domain::ids::CommandId;
-use crate::domain::job::{Job, JobKind, QueueKey};
+use crate::domain::job::{Job, JobKind, JobState, QueueKey};
+use crate::domain::outcome::{ErrorCode, Failure};
 use crate::domain::status::MessageState;
 use crate::domain::time::Timestamp;
 
@@ -75,29 +77,64 @@ pub(super) async fn write(
         applied.insert(row.text("id")?);
     }
     let fresh: Vec<&Plan> = plans.iter().copied().filter(|plan| applied.contains(plan.command.as_str())).collect();
-    store(tx, context, now, &fresh, harvest).await?;
+    carry_out(tx, context, now, &fresh, harvest).await?;
     let done = plans.iter().map(|plan| args![Job::id_of(JobKind::Command, plan.command.as_str())]).collect();
     tx.batch(sql::JOBS_DELETE, done).await?;
     Ok(plans.iter().map(|plan| applied.contains(plan.command.as_str())).collect())
 }
 
 /// Adds the messages of plans whose commands have just been marked as planned, with everything that follows.
-pub(super) async fn store(
+pub(super) async fn carry_out(
     tx: &mut Tx,
     context: &Context,
     now: Timestamp,
     fresh: &[&Plan],
     harvest: &mut Harvest,
 ) -> Result<(), StorageError> {
-    let new: Vec<&NewMessage> = fresh.iter().flat_map(|plan| &plan.messages).collect();
+    let (guarded, plain): (Vec<&Plan>, Vec<&Plan>) = fresh.iter().copied().partition(|plan| guards::guarded(plan));
+    store(tx, context, now, &plain, harvest).await?;
+    for plan in guarded {
+        let judged = guards::judge(tx, context, now, plan, harvest).await?;
+        store(tx, context, now, &[&judged], harvest).await?;
+    }
+    Ok(())
+}
+
+/// Stores messages with their sends, and whatever follows from those that have failed already.
+async fn store(
+    tx: &mut Tx,
+    context: &Context,
+    now: Timestamp,
+    plans: &[&Plan],
+    harvest: &mut Harvest,
+) -> Result<(), StorageError> {
+    let new: Vec<&NewMessage> = plans.iter().flat_map(|plan| &plan.messages).collect();
     messages::add(tx, now, &new).await?;
     add_jobs(tx, now, sends(context, now, &new), harvest).await?;
-    let failed: Vec<&NewMessage> =
-        new.iter().copied().filter(|message| message.record.state == MessageState::Failed).collect();
-    progress::ask_comments(tx, context, now, failed.iter().filter_map(|message| message.comment_target()), harvest)
-        .await?;
-    let finished = fresh.iter().filter(|plan| plan.waits && plan.messages.iter().any(|m| m.record.state.is_final()));
+    hold(tx, context, now, &new).await?;
+    let told = new.iter().filter(|message| message.record.state == MessageState::Failed || message.due.is_some());
+    progress::ask_comments(tx, context, now, told.filter_map(|message| message.comment_target()), harvest).await?;
+    let finished = plans.iter().filter(|plan| plan.waits && plan.messages.iter().any(|m| m.record.state.is_final()));
     progress::commands(tx, context, now, finished.map(|plan| plan.command.to_string()).collect(), harvest).await
+}
+
+/// Messages held for a person become dead letters at once: whoever redrives one, releases it.
+async fn hold(tx: &mut Tx, context: &Context, now: Timestamp, new: &[&NewMessage]) -> Result<(), StorageError> {
+    let failure = |message: &NewMessage| message.record.failure.clone();
+    let held: Vec<(Job, Failure)> = new
+        .iter()
+        .filter_map(|message| {
+            let failure = failure(message).filter(|failure| failure.code == ErrorCode::DuplicateHeld)?;
+            Some((send_of(context, now, message)?, failure))
+        })
+        .collect();
+    jobs::add(tx, now, held.iter().map(|(job, _)| job)).await?;
+    let dead = held.iter().filter_map(|(job, failure)| {
+        let reason = Some(format!("held: the person has just got the same text ({})", failure.detail));
+        settle::keep_row(&job.id, &Fate::Keep { state: JobState::Dead, due: now, tries: 0, reason }, now)
+    });
+    tx.batch(sql::JOBS_PUT, dead.collect()).await?;
+    Ok(())
 }
 
 /// The send of every message that has not failed already.
@@ -105,12 +142,22 @@ pub(super) fn sends(context: &Context, now: Timestamp, new: &[&NewMessage]) -> V
     new.iter()
         .filter(|message| message.record.state == MessageState::Queued)
         .filter_map(|message| {
-            let channel = message.record.channel.clone()?;
-            let queue = QueueKey::Channel(channel);
-            let lane = message.record.peer.clone();
-            let mut job = Job::new(JobKind::Send, message.record.id.as_str(), queue, lane, context.ids.ulid(), now);
-            job.not_after = message.not_after;
+            let job = send_of(context, now, message)?;
             Some(Queued { job, work: Work::Message(Arc::new(message.record.clone())) })
         })
         .collect()
+}
+
+/// The send of one message; `None` when no channel could be chosen.
+///
+/// A dialog is a lane. Messages that no command asked for have a lane of their own beside it: what somebody writes now
+/// does not wait for what robots have planned for the morning (`docs/adr/0005`).
+fn send_of(context: &Context, now: Timestamp, message: &NewMessage) -> Option<Job> {
+    let record = &message.record;
+    let queue = QueueKey::Channel(record.channel.clone()?);
+    let lane = if record.command.is_some() { record.peer.clone() } else { format!("api:{}", record.peer) };
+    let due = message.due.unwrap_or(now);
+    let mut job = Job::new(JobKind::Send, record.id.as_str(), queue, lane, context.ids.ulid(), due);
+    job.not_after = message.not_after;
+    Some(job)
 }

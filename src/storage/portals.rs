@@ -261,7 +261,14 @@ impl Storage {
         for queue in [QueueKey::Intake(id.clone()), QueueKey::Crm(id.clone())] {
             tx.exec(sql::CLEAN_JOBS_OF_QUEUE, args![queue.to_string()]).await?;
         }
-        for statement in [sql::CLEAN_SENDS, sql::CLEAN_ATTEMPTS, sql::CLEAN_MESSAGES, sql::CLEAN_COMMANDS] {
+        for statement in [
+            sql::CLEAN_SENDS,
+            sql::CLEAN_ATTEMPTS,
+            sql::CLEAN_SENT_TEXTS,
+            sql::CLEAN_ROBOT_TURNS,
+            sql::CLEAN_MESSAGES,
+            sql::CLEAN_COMMANDS,
+        ] {
             tx.exec(statement, args![id.as_str()]).await?;
         }
         tx.commit().await

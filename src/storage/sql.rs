@@ -171,6 +171,32 @@ statements! {
     /// Messages whose send has not begun, for clearing a channel's queue.
     SENDS_WAITING = "SELECT subject FROM jobs WHERE queue = $1 AND kind = 'send' AND state = 'ready' ORDER BY seq LIMIT $2";
 
+    /// Messages of a queue whose deadline is over and whose send has not begun.
+    SENDS_OVERDUE = "SELECT subject FROM jobs WHERE queue = $1 AND state <> 'dead' AND kind = 'send'
+        AND state = 'ready' AND not_after_ms < $2 LIMIT $3";
+
+    // --- guards -------------------------------------------------------------------------------------------------
+    /// Claims a text for a message, unless a message that left or may still leave has it since `$4`. Whoever changed a
+    /// row has it.
+    TEXT_CLAIM = "INSERT INTO sent_texts (mark, message_id, sent_ms) VALUES ($1, $2, $3)
+        ON CONFLICT (mark) DO UPDATE SET message_id = excluded.message_id, sent_ms = excluded.sent_ms
+        WHERE sent_texts.sent_ms <= $4 OR NOT EXISTS (SELECT 1 FROM messages m
+            WHERE m.id = sent_texts.message_id AND m.state NOT IN ('failed', 'cancelled'))";
+    /// Which message has a text.
+    TEXT_HOLDER = "SELECT message_id FROM sent_texts WHERE mark = $1";
+    /// Texts taken so long ago that no line asks for them any more.
+    TEXTS_FORGET = "DELETE FROM sent_texts WHERE sent_ms < $1";
+    /// Which command a robot gave last for a card and a person.
+    ROBOT_TURN = "SELECT command_id FROM robot_turns WHERE key = $1";
+    /// The robot has given another.
+    ROBOT_TURN_PUT = "INSERT INTO robot_turns (key, command_id, given_ms) VALUES ($1, $2, $3)
+        ON CONFLICT (key) DO UPDATE SET command_id = excluded.command_id, given_ms = excluded.given_ms";
+    /// Turns so long ago that nothing of them can wait any more.
+    ROBOT_TURNS_FORGET = "DELETE FROM robot_turns WHERE given_ms < $1";
+    /// A command's messages, and where their sends stand (a job's id is made of its kind and subject).
+    SENDS_OF_COMMAND = "SELECT m.id, m.peer, m.state, j.state AS job_state FROM messages m
+        LEFT JOIN jobs j ON j.id = 'send:' || m.id WHERE m.command_id = $1 ORDER BY m.id";
+
     // --- commands -----------------------------------------------------------------------------------------------
     /// Waiting CRMs whose time is over.
     COMMANDS_OVERDUE = "SELECT id, portal_id, received_ms FROM commands
@@ -198,7 +224,11 @@ statements! {
     /// A new line.
     LINE_ADD = "INSERT INTO lines (id, name, created_ms) VALUES ($1, $2, $3)";
     /// All lines.
-    LINES = "SELECT id, name FROM lines ORDER BY id";
+    LINES = "SELECT id, name, settings FROM lines ORDER BY id";
+    /// One line.
+    LINE_GET = "SELECT id, name, settings FROM lines WHERE id = $1";
+    /// What holds for a line's messages.
+    LINE_SETTINGS = "UPDATE lines SET settings = $2 WHERE id = $1";
     /// A new channel.
     CHANNEL_ADD = "INSERT INTO channels (id, line_id, provider, name, credentials, settings, state, state_reason,
             created_ms, changed_ms) VALUES ($1, $2, $3, $4, $5, $6, 'active', '', $7, $7)";
@@ -267,6 +297,11 @@ statements! {
     /// Deletes what was noted of sending a portal's messages.
     CLEAN_ATTEMPTS = "DELETE FROM attempts WHERE message_id IN (SELECT m.id FROM messages m
         JOIN commands c ON c.id = m.command_id WHERE c.portal_id = $1)";
+    /// Deletes which of a portal's texts went to whom.
+    CLEAN_SENT_TEXTS = "DELETE FROM sent_texts WHERE message_id IN (SELECT m.id FROM messages m
+        JOIN commands c ON c.id = m.command_id WHERE c.portal_id = $1)";
+    /// Deletes which robot of a portal spoke last.
+    CLEAN_ROBOT_TURNS = "DELETE FROM robot_turns WHERE command_id IN (SELECT id FROM commands WHERE portal_id = $1)";
     /// Deletes a portal's messages.
     CLEAN_MESSAGES = "DELETE FROM messages WHERE command_id IN (SELECT id FROM commands WHERE portal_id = $1)";
     /// Deletes a portal's commands.
@@ -286,7 +321,7 @@ statements! {
     /// Unbinds it.
     UNBIND = "DELETE FROM portal_lines WHERE portal_id = $1 AND line_id = $2";
     /// Lines bound to a portal.
-    LINES_OF_PORTAL = "SELECT l.id, l.name FROM portal_lines p JOIN lines l ON l.id = p.line_id
+    LINES_OF_PORTAL = "SELECT l.id, l.name, l.settings FROM portal_lines p JOIN lines l ON l.id = p.line_id
         WHERE p.portal_id = $1 ORDER BY l.id";
 }
 
@@ -369,15 +404,20 @@ batches! {
             provider_id = COALESCE(messages.provider_id, v.provider_id)
         FROM v WHERE messages.id = v.id AND messages.inbound = 0
             AND (v.channel_id IS NULL OR messages.channel_id = v.channel_id)";
-    /// Finished jobs.
-    JOBS_DELETE["t"] = "DELETE FROM jobs WHERE id IN (SELECT column1 FROM (VALUES {rows}) AS v)";
+    /// Finished jobs. A dead letter is not finished, whoever still held an older copy of its job.
+    JOBS_DELETE["t"] = "DELETE FROM jobs WHERE state <> 'dead' AND id IN (SELECT column1 FROM (VALUES {rows}) AS v)";
     /// Sends of a channel that its echo has settled, also when they had been given up.
     JOBS_DELETE_UNCLEAR["tt"] = "DELETE FROM jobs WHERE id IN (SELECT j.id FROM (VALUES {rows}) AS v
             JOIN jobs j ON j.id = v.column1 AND j.queue = v.column2 AND j.state IN ('unclear', 'dead'))
         RETURNING id, queue";
     /// Jobs that have not begun and are withdrawn.
     JOBS_DELETE_READY["t"] = "DELETE FROM jobs WHERE state = 'ready' AND id IN
-            (SELECT column1 FROM (VALUES {rows}) AS v) RETURNING id, subject";
+            (SELECT column1 FROM (VALUES {rows}) AS v) RETURNING id, queue, subject";
+    /// Jobs that have not begun and whose deadline is over die.
+    JOBS_EXPIRE["tti"] = "WITH v(id, reason, now_ms) AS (VALUES {rows})
+        UPDATE jobs SET state = 'dead', reason = v.reason, changed_ms = v.now_ms
+        FROM v WHERE jobs.id = v.id AND jobs.state = 'ready' AND jobs.not_after_ms < v.now_ms
+        RETURNING jobs.id, jobs.queue, jobs.subject";
     /// Effects that are done, unless they were asked for again meanwhile.
     JOBS_DELETE_REVISION["ti"] = "DELETE FROM jobs WHERE id IN (SELECT j.id FROM (VALUES {rows}) AS v
             JOIN jobs j ON j.id = v.column1 AND j.revision = v.column2)";

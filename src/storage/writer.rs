@@ -97,7 +97,9 @@ pub(super) enum Step {
     /// A dead letter to live again.
     Redrive(Redrive),
     /// Sends to withdraw.
-    Cancel(QueueKey, Vec<MessageId>),
+    Cancel(Vec<MessageId>),
+    /// Sends whose deadline is over.
+    Expire(Vec<MessageId>),
     /// Commands whose CRM must be answered now.
     Overdue(Vec<Vec<Arg>>),
 }
@@ -114,8 +116,8 @@ pub(super) enum Outcome {
     Create(Created),
     /// Of [`Step::Redrive`]: whether there was such a dead letter.
     Redrive(bool),
-    /// Of [`Step::Cancel`]: how many.
-    Cancelled(usize),
+    /// Of [`Step::Cancel`] and [`Step::Expire`]: how many.
+    Withdrawn(usize),
     /// Of [`Step::Ingest`].
     Ingest(Ingested),
     /// Of the others.
@@ -278,7 +280,9 @@ async fn write_steps(
             Step::Settle(list) => settles.extend(list),
             Step::Ingest(ingest) => ingests.push((index, ingest)),
             Step::Effects(list) => results.extend(list),
-            Step::Create(_) | Step::Ask(_) | Step::Redrive(_) | Step::Cancel(..) => rare.push((index, step)),
+            Step::Create(_) | Step::Ask(_) | Step::Redrive(_) | Step::Cancel(_) | Step::Expire(_) => {
+                rare.push((index, step));
+            }
             Step::Overdue(rows) => overdue.extend(rows.iter().cloned()),
         }
     }
@@ -339,8 +343,11 @@ async fn write_rare(
             Ok(Outcome::Done)
         }
         Step::Redrive(redrive) => Ok(Outcome::Redrive(jobs::write_redrive(tx, now, redrive, harvest).await?)),
-        Step::Cancel(queue, messages) => {
-            Ok(Outcome::Cancelled(jobs::write_cancel(tx, context, now, queue, messages, harvest).await?))
+        Step::Cancel(messages) => {
+            Ok(Outcome::Withdrawn(jobs::withdraw(tx, context, now, messages, None, harvest).await?))
+        }
+        Step::Expire(messages) => {
+            Ok(Outcome::Withdrawn(jobs::write_expire(tx, context, now, messages, harvest).await?))
         }
         Step::Accept(_)
         | Step::Plan(_)

@@ -9,6 +9,7 @@ mod bad_input;
 mod browser;
 mod demo;
 mod deploy;
+mod guards;
 mod happy;
 mod house;
 mod isolation;

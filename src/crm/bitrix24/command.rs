@@ -15,6 +15,7 @@ use crate::domain::channel::Messenger;
 use crate::domain::command::{
     Command, CommandBody, RecipientSource, Recipients, Reply, SendMessage, WaitFor, split_list,
 };
+use crate::domain::guards::{ActionGuards, Duplicates, NOT_AFTER_MINUTES, QuietChoice};
 use crate::domain::ids::{CommandId, CrmUserId, ReplyToken};
 use crate::domain::message::TemplateCall;
 use crate::domain::outcome::{ErrorCode, Failure};
@@ -23,6 +24,7 @@ use crate::domain::template::TemplateRef;
 use crate::domain::text::{excerpt, find_unresolved};
 use crate::domain::time::{Millis, Timestamp};
 use crate::forms::{flag, integer, items, text, texts};
+use crate::zones;
 
 /// Waiting times around a robot.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +72,7 @@ pub fn command(portal: &Portal, call: &RobotCall, id: CommandId, now: Timestamp,
         comment: comment.ok().flatten().unwrap_or(true),
         responsible: fields.responsible(),
         received: now,
+        robot: call.event_token.as_deref().and_then(robot_of),
         body: match body {
             Ok(work) => CommandBody::SendMessage(Box::new(work)),
             Err(failure) => CommandBody::Invalid { failure },
@@ -86,6 +89,15 @@ fn dedupe_key(call: &RobotCall) -> String {
     let moment = call.ts.map_or(0, |ts| ts.0);
     let content = serde_json::json!([call.workflow_id, call.code, call.document.id, moment, properties]);
     format!("content:{}", sha256_hex(content.to_string().as_bytes()))
+}
+
+/// Which robot of the portal's automations calls. The token is `workflow|robot's own name|random`, and the name stays the
+/// same from run to run (protocol reference, "Robot callback", read 2026-11). A token of another shape tells no robot.
+fn robot_of(token: &str) -> Option<String> {
+    const NAME_MAX: usize = 100;
+    let mut parts = token.split('|');
+    let name = parts.nth(1).filter(|name| (1..=NAME_MAX).contains(&name.len()))?;
+    (parts.count() == 1).then(|| name.to_owned())
 }
 
 fn answer_by(limit: Option<Millis>, minutes: Option<i64>, now: Timestamp, options: &CommandOptions) -> Timestamp {
@@ -111,6 +123,7 @@ fn send_message(call: &RobotCall, fields: &Fields<'_>) -> Result<SendMessage, Fa
     })?;
     let files = fields.files()?;
     let params = fields.params();
+    let guards = fields.guards()?;
     let template = |key: &str| -> Result<Option<TemplateCall>, Failure> {
         let name = fields.one(key);
         if name.is_empty() {
@@ -135,6 +148,7 @@ fn send_message(call: &RobotCall, fields: &Fields<'_>) -> Result<SendMessage, Fa
         caption: fields.prose("caption"),
         first_name: fields.one("first_name"),
         last_name: fields.one("last_name"),
+        guards,
     };
     if work.text.is_empty() && work.template.is_none() && work.files.is_empty() {
         return Err(Failure::new(ErrorCode::NoContent));
@@ -143,7 +157,7 @@ fn send_message(call: &RobotCall, fields: &Fields<'_>) -> Result<SendMessage, Fa
 }
 
 /// Keys whose values reach a person or choose one: an unfilled placeholder in any of them is an error.
-const FILLED: [&str; 15] = [
+const FILLED: [&str; 20] = [
     "text",
     "params",
     "caption",
@@ -159,7 +173,15 @@ const FILLED: [&str; 15] = [
     "messenger",
     "recipients",
     "wait",
+    "not_after_minutes",
+    "supersede",
+    "duplicates",
+    "quiet_hours",
+    "time_zone",
 ];
+
+/// What a select of a robot says to follow the line.
+const FOLLOW_LINE: &str = "line";
 
 /// The values of a robot by lower-case key.
 struct Fields<'a>(&'a BTreeMap<String, Value>);
@@ -224,20 +246,42 @@ impl Fields<'_> {
         find(&word).map(Some).ok_or_else(|| self.bad(key, &word))
     }
 
-    fn wait_minutes(&self) -> Result<Option<i64>, Failure> {
-        let written = self.one("wait_minutes");
+    /// What a reader makes of a field; `None` when the field is empty.
+    fn read<T>(&self, key: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Failure> {
+        let written = self.one(key);
         if written.is_empty() {
             return Ok(None);
         }
-        integer(&Value::String(written.clone())).map(Some).ok_or_else(|| self.bad("wait_minutes", &written))
+        read(&written).map(Some).ok_or_else(|| self.bad(key, &written))
+    }
+
+    fn wait_minutes(&self) -> Result<Option<i64>, Failure> {
+        self.read("wait_minutes", |written| integer(&Value::String(written.to_owned())))
     }
 
     fn comment(&self) -> Result<Option<bool>, Failure> {
-        let written = self.one("comment");
-        if written.is_empty() {
-            return Ok(None);
-        }
-        flag(&Value::String(written.clone())).map(Some).ok_or_else(|| self.bad("comment", &written))
+        self.read("comment", |written| flag(&Value::String(written.to_owned())))
+    }
+
+    /// Deadline, quiet hours and the like; a choice of `line` is no choice.
+    fn guards(&self) -> Result<ActionGuards, Failure> {
+        let minutes = |written: &str| {
+            integer(&Value::String(written.to_owned())).filter(|minutes| NOT_AFTER_MINUTES.contains(minutes))
+        };
+        let or_line = |written: &str| written.eq_ignore_ascii_case(FOLLOW_LINE);
+        let supersede = self.read("supersede", |written| {
+            if or_line(written) { Some(None) } else { flag(&Value::String(written.to_owned())).map(Some) }
+        })?;
+        let duplicates = self.read("duplicates", |written| {
+            if or_line(written) { Some(None) } else { Duplicates::find(&written.to_lowercase()).map(Some) }
+        })?;
+        Ok(ActionGuards {
+            not_after_minutes: self.read("not_after_minutes", minutes)?,
+            supersede: supersede.flatten(),
+            duplicates: duplicates.flatten(),
+            quiet_hours: self.read("quiet_hours", QuietChoice::parse)?,
+            time_zone: self.read("time_zone", zones::parse)?,
+        })
     }
 
     /// The first user of the list, written `user_1` or `1`. Anything else (a department, a role) is passed over: who is
@@ -399,6 +443,43 @@ mod tests {
     }
 
     #[test]
+    fn guards_are_read_or_left_to_the_line() {
+        let guards = |properties: &Value| {
+            let mut all = json!({"text": "x"});
+            all.as_object_mut().unwrap().extend(properties.as_object().unwrap().clone());
+            work(&all).guards
+        };
+        for nothing in
+            [json!({}), json!({"supersede": "line", "duplicates": "LINE", "quiet_hours": " ", "time_zone": ""})]
+        {
+            assert!(guards(&nothing).is_empty(), "{nothing}");
+        }
+        let all = guards(&json!({
+            "not_after_minutes": "90", "supersede": "Y", "duplicates": "hold", "quiet_hours": "21:00-09:00",
+            "time_zone": "мск+2",
+        }));
+        assert_eq!((all.not_after_minutes, all.supersede), (Some(90), Some(true)));
+        assert_eq!((all.duplicates, all.quiet_hours), (Some(Duplicates::Hold), QuietChoice::parse("21:00-09:00")));
+        assert_eq!(all.time_zone.as_deref(), Some("+05:00"));
+        let none = guards(&json!({"supersede": "no", "duplicates": "off", "quiet_hours": "off"}));
+        assert_eq!((none.supersede, none.duplicates), (Some(false), Some(Duplicates::Off)));
+        assert_eq!(none.quiet_hours, Some(QuietChoice::Off));
+    }
+
+    #[test]
+    fn the_robot_is_told_by_the_token() {
+        let of = |token: &str| {
+            let mut call = call(&json!({"text": "x"}));
+            call.event_token = Some(token.to_owned());
+            made(&call).robot
+        };
+        assert_eq!(of("6b4d.51|A70120_33921_55810_90112|kW3x.9f0c").as_deref(), Some("A70120_33921_55810_90112"));
+        for other in ["tok", "a|b", "a||c", "a|b|c|d"] {
+            assert_eq!(of(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn files_of_a_template_belong_to_it() {
         let work = work(&json!({"template": "hello:ru", "params": "Ada", "files": "https://x.example/a.pdf"}));
         let call = work.template.unwrap();
@@ -444,6 +525,13 @@ mod tests {
             ("comment", "perhaps", "comment=perhaps"),
             ("template", ":ru", "template=:ru"),
             ("fallback_template", ":", "fallback_template=:"),
+            ("not_after_minutes", "0", "not_after_minutes=0"),
+            ("not_after_minutes", "43201", "not_after_minutes=43201"),
+            ("supersede", "perhaps", "supersede=perhaps"),
+            ("duplicates", "drop", "duplicates=drop"),
+            ("quiet_hours", "21-9", "quiet_hours=21-9"),
+            ("quiet_hours", "21:00-21:00", "quiet_hours=21:00-21:00"),
+            ("time_zone", "Екатеринбург", "time_zone=Екатеринбург"),
         ] {
             let mut properties = json!({"text": "x"});
             properties[key] = json!(value);
@@ -513,7 +601,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_values_become_a_command(
-            values in proptest::collection::vec("(<br>|\\[br|https?://|[,;{}=<\\[\\]/]|\\PC){0,12}", 18),
+            values in proptest::collection::vec("(<br>|\\[br|https?://|[,;{}=<\\[\\]/]|\\PC){0,12}", 23),
             listed: bool,
         ) {
             let value = |value: &String| if listed { json!([value, value]) } else { json!(value) };

@@ -7,11 +7,12 @@
 use jiff::tz::TimeZone;
 
 use crate::domain::channel::Messenger;
-use crate::domain::effect::CommentView;
+use crate::domain::effect::{CommentView, Planned};
 use crate::domain::language::Language;
+use crate::domain::outcome::ErrorCode;
 use crate::domain::phone::masked;
 use crate::domain::time::Timestamp;
-use crate::i18n;
+use crate::{i18n, zones};
 
 /// How comments look, by the operator's settings.
 #[derive(Clone, Debug)]
@@ -47,7 +48,13 @@ impl CommentStyle {
         if !view.excerpt.is_empty() {
             lines.push(say("quote", &[("text", &plain(&view.excerpt))]));
         }
-        if let Some(failure) = &view.failure {
+        if let Some(planned) = &view.planned {
+            lines.push(self.planned(language, planned));
+        }
+        // Why it waits has just been said.
+        let said = view.planned.is_some();
+        if let Some(failure) = view.failure.as_ref().filter(|failure| !(said && failure.code == ErrorCode::StillQueued))
+        {
             let reason = plain(&i18n::error(language, failure.code, &failure.detail));
             lines.push(match view.vendor_code.as_str() {
                 "" => say("reason", &[("reason", &reason)]),
@@ -64,6 +71,19 @@ impl CommentStyle {
         }
         lines.push(format!("[color=#959ca4]· №{}[/color]", view.message.short()));
         lines.join("\n")
+    }
+
+    /// When a message leaves that came in quiet hours: by the client's clock, where that is known.
+    fn planned(&self, language: Language, planned: &Planned) -> String {
+        let clock = Self { mask: self.mask, zone: zones::load(&planned.zone) };
+        let (time, zone) = (clock.moment(planned.at, "%H:%M %d.%m"), clock.moment(planned.at, "UTC%:z"));
+        let key = match (planned.too_late, planned.of_client) {
+            (false, true) => "comment.planned_client",
+            (false, false) => "comment.planned",
+            (true, true) => "comment.too_late_client",
+            (true, false) => "comment.too_late",
+        };
+        i18n::text(language, key, &[("time", &time), ("zone", &zone)])
     }
 
     /// A moment by the style's clock; empty for moments no calendar knows.
@@ -103,7 +123,7 @@ fn plain(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::domain::ids::{CrmUserId, MessageId};
-    use crate::domain::outcome::{ErrorCode, Failure};
+    use crate::domain::outcome::Failure;
     use crate::domain::status::MessageState;
 
     fn style(mask: bool) -> CommentStyle {
@@ -124,6 +144,7 @@ mod tests {
             failure: None,
             vendor_code: String::new(),
             responsible: None,
+            planned: None,
         }
     }
 
@@ -175,6 +196,49 @@ mod tests {
                  What to do: Choose a template, or wait until the client writes\n\
                  Responsible: [user=12]№12[/user]\n{FOOT}"
             )
+        );
+    }
+
+    #[test]
+    fn a_planned_message_says_when_by_the_clients_clock() {
+        let mut view = view(MessageState::Queued);
+        // 2026-11-22 04:00 UTC
+        let mut planned = Planned {
+            at: Timestamp(1_795_320_000_000),
+            zone: "Asia/Yekaterinburg".to_owned(),
+            of_client: true,
+            too_late: false,
+        };
+        view.planned = Some(planned.clone());
+        view.failure = Some(Failure::new(ErrorCode::StillQueued));
+        let head = "[b]WhatsApp[/b] · Sales → +79001234567";
+        assert_eq!(
+            style(false).text(Language::Ru, &view),
+            format!(
+                "{head}\nЖдёт отправки, 14:03 21.11\n«Your order is ready»\n\
+                 Запланировано на 09:00 22.11 по времени клиента (UTC+05:00)\n{FOOT}"
+            )
+        );
+        assert_eq!(
+            style(false).text(Language::En, &view),
+            format!(
+                "{head}\nWaiting to be sent, 14:03 21.11\n“Your order is ready”\n\
+                 Planned for 09:00 22.11, client's time (UTC+05:00)\n{FOOT}"
+            )
+        );
+        planned.of_client = false;
+        planned.zone = "+03:00".to_owned();
+        view.planned = Some(planned.clone());
+        let text = style(false).text(Language::En, &view);
+        assert!(text.contains("\nPlanned for 07:00 22.11 (UTC+03:00)\n"), "{text}");
+        planned.too_late = true;
+        view.planned = Some(planned);
+        view.state = MessageState::Failed;
+        view.failure = Some(Failure::new(ErrorCode::Expired));
+        let text = style(false).text(Language::En, &view);
+        assert!(
+            text.contains("\nQuiet hours end at 07:00 22.11 (UTC+03:00), after its deadline\nReason: It was"),
+            "{text}"
         );
     }
 

@@ -1,12 +1,13 @@
 //! Lines: what an administrator picks in a robot.
 
 use actix_web::http::StatusCode;
-use actix_web::web::{Data, Json, Query};
+use actix_web::web::{Data, Json, Path, Query};
 use actix_web::{Responder, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::body::Document;
+use super::line_settings::{SettingsChange, SettingsView};
 use super::page::{Page, PageQuery, cursor_of, limit_of};
 use crate::domain::channel::Line;
 use crate::domain::ids::LineId;
@@ -35,11 +36,21 @@ pub(super) struct LineView {
     /// As it was named.
     #[schema(example = "Sales")]
     name: String,
+    /// What holds for the messages of its automations.
+    settings: SettingsView,
+}
+
+/// What to change of a line.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangeLine {
+    /// Only these are changed.
+    settings: SettingsChange,
 }
 
 impl From<Line> for LineView {
     fn from(line: Line) -> Self {
-        Self { id: line.id.to_string(), name: line.name }
+        Self { id: line.id.to_string(), settings: SettingsView::of(&line.settings), name: line.name }
     }
 }
 
@@ -72,6 +83,34 @@ pub(super) async fn list(_: Admin, state: Data<State>, page: Query<PageQuery>) -
     let mut lines = state.storage.lines().await?;
     lines.retain(|line| after.as_ref().is_none_or(|after| line.id > *after));
     Ok(web::Json(Page::of(lines, limit, |line| line.id.to_string(), LineView::from)))
+}
+
+/// Show a line.
+#[utoipa::path(get, path = "/api/v1/lines/{line}", tag = "lines", operation_id = "get_line",
+    params(("line" = String, Path, description = "Id of the line")),
+    responses((status = 200, description = "The line", body = LineView), (status = 404, description = "No such line")))]
+pub(super) async fn get(_: Admin, state: Data<State>, line: Path<String>) -> Result<impl Responder, Problem> {
+    Ok(Json(LineView::from(find(&state, &line).await?)))
+}
+
+/// Change the settings of a line.
+///
+/// They hold for messages planned from then on. Messages of this API follow the line's deadline only.
+#[utoipa::path(patch, path = "/api/v1/lines/{line}", tag = "lines", operation_id = "change_line",
+    params(("line" = String, Path, description = "Id of the line")), request_body = ChangeLine,
+    responses((status = 200, description = "The line as it is now", body = LineView),
+        (status = 404, description = "No such line"), (status = 422, description = "A value that cannot be")))]
+pub(super) async fn change(
+    _: Admin,
+    state: Data<State>,
+    line: Path<String>,
+    Document(change): Document<ChangeLine>,
+) -> Result<impl Responder, Problem> {
+    let mut line = find(&state, &line).await?;
+    line.settings = change.settings.apply(&line.settings)?;
+    state.storage.set_line_settings(&line.id, &line.settings).await?;
+    tracing::info!(line.id = %line.id, "line settings changed");
+    Ok(Json(LineView::from(line)))
 }
 
 /// A line by the id in a path.

@@ -33,7 +33,7 @@ struct Problem {
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     paths(
-        lines::list, lines::create,
+        lines::list, lines::create, lines::get, lines::change,
         channels::create, channels::list, channels::get, channels::pause, channels::resume, channels::cancel,
         portals::list, portals::bind, portals::unbind,
         messages::list, messages::create, messages::get,
@@ -69,7 +69,7 @@ impl Modify for Common {
         );
         components.schemas.iter_mut().for_each(|(name, schema)| name_items(name, schema));
         for item in document.paths.paths.values_mut() {
-            let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+            let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
             operations.into_iter().flatten().for_each(add_refusals);
         }
     }

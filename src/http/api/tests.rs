@@ -129,6 +129,7 @@ impl Api {
                 retries: RetryPlan { waits: vec![Millis::seconds(5)] },
                 not_after: Millis::hours(24),
                 country: "RU".to_owned(),
+                time_zone: "Europe/Moscow".to_owned(),
                 workers: 8,
                 lease: Millis::seconds(30),
                 repeat_reply: Millis(0),

@@ -14,6 +14,7 @@ use crate::domain::portal::{CardKind, CardRef, CrmKind};
 use crate::domain::status::MessageState;
 use crate::domain::time::Timestamp;
 use crate::storage::channels::NewChannel;
+use crate::storage::guards::MessageGuards;
 use crate::storage::messages::NewMessage;
 use crate::storage::portals::Installation;
 
@@ -68,6 +69,7 @@ pub(in crate::storage) fn command(portal: &PortalId, key: &str, wait: WaitFor) -
         comment: true,
         responsible: None,
         received: Timestamp(1_000_000),
+        robot: None,
         body: CommandBody::SendMessage(Box::new(SendMessage { text: "Hi".into(), ..SendMessage::default() })),
     }
 }
@@ -92,6 +94,7 @@ pub(in crate::storage) fn message(
                 content: Content::Text { body: "Hi".into() },
                 fallback: None,
                 recipient_name: String::new(),
+                quiet: None,
             },
             used_fallback: false,
             state,
@@ -104,5 +107,7 @@ pub(in crate::storage) fn message(
         },
         comments: true,
         not_after: Some(Timestamp(9_000_000)),
+        due: None,
+        guards: MessageGuards::default(),
     }
 }

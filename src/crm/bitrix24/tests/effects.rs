@@ -31,6 +31,7 @@ fn view() -> CommentView {
         failure: None,
         vendor_code: String::new(),
         responsible: None,
+        planned: None,
     }
 }
 

@@ -12,10 +12,90 @@ async fn lines_are_added_and_listed_by_pages() {
     assert_eq!(api.all("/lines", 1).await, added);
     assert_eq!(api.all("/lines", 2).await, added);
     let page = api.get("/lines").await;
-    assert_eq!(page.json["items"][1], json!({"id": added[1], "name": "Поддержка"}));
+    let unset = json!({
+        "not_after_minutes": null, "supersede": false, "duplicates": "off", "duplicate_hours": 24, "quiet_hours": null,
+        "time_zone": null,
+    });
+    let expected = json!({"id": added[1], "name": "Поддержка", "settings": unset});
+    assert_eq!(page.json["items"][1], expected);
+    assert_eq!(api.get(&format!("/lines/{}", added[1])).await.json, expected);
     assert_eq!(page.json["next"], Value::Null);
     let answer = api.post("/lines", &json!({"name": "я".repeat(101)})).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+async fn change(api: &Api, line: &str, settings: &Value) -> Answer {
+    let body = json!({"settings": settings});
+    api.send(Api::authorized("patch", &format!("/lines/{line}")).set_json(body)).await
+}
+
+#[actix_web::test]
+async fn settings_of_a_line_are_changed_one_by_one_and_taken_back() {
+    let api = Api::start().await;
+    let (line, other) = (api.add_line("Sales").await, api.add_line("Support").await);
+    let all = json!({
+        "not_after_minutes": 90, "supersede": true, "duplicates": "hold", "duplicate_hours": 2,
+        "quiet_hours": {"from": "21:00", "to": "9:00"}, "time_zone": "asia/omsk",
+    });
+    let changed = change(&api, &line, &all).await;
+    assert_eq!(changed.status, StatusCode::OK, "{}", changed.json);
+    let mut shown = all;
+    shown["quiet_hours"]["to"] = json!("09:00");
+    shown["time_zone"] = json!("Asia/Omsk");
+    assert_eq!(changed.json, json!({"id": line, "name": "Sales", "settings": shown}));
+    let changed =
+        change(&api, &line, &json!({"duplicates": "refuse", "quiet_hours": null, "not_after_minutes": null})).await;
+    shown["duplicates"] = json!("refuse");
+    shown["quiet_hours"] = Value::Null;
+    shown["not_after_minutes"] = Value::Null;
+    assert_eq!(changed.json["settings"], shown, "what is left out stays");
+    assert_eq!(api.get(&format!("/lines/{line}")).await.json["settings"], shown);
+    assert_eq!(change(&api, &line, &json!({})).await.json["settings"], shown);
+    assert_eq!(api.get(&format!("/lines/{other}")).await.json["settings"]["supersede"], false);
+}
+
+#[actix_web::test]
+async fn settings_that_cannot_be_are_refused_in_words() {
+    let api = Api::start().await;
+    let line = api.add_line("Sales").await;
+    let (unprocessable, bad) = (StatusCode::UNPROCESSABLE_ENTITY, StatusCode::BAD_REQUEST);
+    for (settings, status, words) in [
+        (json!({"not_after_minutes": 0}), unprocessable, "settings.not_after_minutes: 1 to 43200"),
+        (json!({"not_after_minutes": 43201}), unprocessable, "settings.not_after_minutes"),
+        (json!({"not_after_minutes": "90"}), bad, "expected i64"),
+        (json!({"duplicates": "drop"}), unprocessable, "settings.duplicates: off, refuse or hold"),
+        (json!({"duplicate_hours": 721}), unprocessable, "settings.duplicate_hours: 1 to 720"),
+        (
+            json!({"quiet_hours": {"from": "21:00", "to": "21:00"}}),
+            unprocessable,
+            "settings.quiet_hours: two different",
+        ),
+        (json!({"quiet_hours": {"from": "21", "to": "9"}}), unprocessable, "settings.quiet_hours"),
+        (json!({"quiet_hours": {"from": "21:00"}}), bad, "missing field `to`"),
+        (json!({"quiet_hours": {"from": "21:00", "to": "09:00", "days": 1}}), bad, "unknown field `days`"),
+        (json!({"time_zone": "Omsk"}), unprocessable, "settings.time_zone"),
+        (json!({"colour": "red"}), bad, "unknown field `colour`"),
+        (json!(null), bad, ""),
+    ] {
+        let answer = change(&api, &line, &settings).await;
+        assert_eq!(answer.status, status, "{settings}: {}", answer.json);
+        assert!(answer.text("/detail").contains(words), "{settings}: {}", answer.json);
+    }
+    let named = Api::authorized("patch", &format!("/lines/{line}")).set_json(json!({"name": "x", "settings": {}}));
+    assert_eq!(api.send(named).await.status, bad);
+    assert_eq!(change(&api, "line_404", &json!({})).await.status, StatusCode::NOT_FOUND);
+}
+
+#[actix_web::test]
+async fn a_message_follows_the_deadline_of_its_line() {
+    let api = Api::start().await;
+    let line = api.add_line("Sales").await;
+    let channel = api.post(&format!("/lines/{line}/channels"), &new_channel()).await.text("/id").to_owned();
+    change(&api, &line, &json!({"not_after_minutes": 90, "quiet_hours": {"from": "00:00", "to": "23:59"}})).await;
+    let message = api.send_text(&channel, "79001234567").await;
+    let job = api.state.storage.jobs_now(&[format!("send:{message}")]).await.unwrap().remove(0);
+    assert_eq!(job.not_after, Some(Timestamp(START + 90 * 60_000)));
+    assert_eq!((job.due, job.lane.as_str()), (Timestamp(START), "api:79001234567"), "it waits for nothing planned");
 }
 
 #[actix_web::test]

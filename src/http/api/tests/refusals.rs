@@ -79,7 +79,7 @@ async fn unknown_paths_and_methods_are_named() {
         assert_eq!(api.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
     }
     for row in TABLE {
-        let answer = api.call("patch", &filled(row.path)).await;
+        let answer = api.call("trace", &filled(row.path)).await;
         assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{}", row.path);
         assert_eq!(answer.header("allow"), row.methods.join(", ").to_uppercase());
     }
@@ -93,6 +93,8 @@ async fn ids_that_are_none_are_not_found() {
     let api = Api::start().await;
     let line = api.add_line("Sales").await;
     for (method, path) in [
+        ("get", "/lines/line_1"),
+        ("get", "/lines/chan_1"),
         ("get", "/channels/chan_1"),
         ("get", "/channels/line_1"),
         ("get", "/channels/%00"),
