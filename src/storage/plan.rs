@@ -151,7 +151,7 @@ pub(super) fn sends(context: &Context, now: Timestamp, new: &[&NewMessage]) -> V
 /// The send of one message; `None` when no channel could be chosen.
 ///
 /// A dialog is a lane. Messages that no command asked for have a lane of their own beside it: what somebody writes now
-/// does not wait for what robots have planned for the morning (`docs/adr/0005`).
+/// does not wait for what robots have planned for the morning (`docs/adr/0006`).
 fn send_of(context: &Context, now: Timestamp, message: &NewMessage) -> Option<Job> {
     let record = &message.record;
     let queue = QueueKey::Channel(record.channel.clone()?);
