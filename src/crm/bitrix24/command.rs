@@ -92,7 +92,8 @@ fn dedupe_key(call: &RobotCall) -> String {
 }
 
 /// Which robot of the portal's automations calls. The token is `workflow|robot's own name|random`, and the name stays the
-/// same from run to run (protocol reference, "Robot callback", read 2026-11). A token of another shape tells no robot.
+/// same from run to run (protocol reference, sections "Callback to HANDLER" and 6.5, read 2026-11). A token of another
+/// shape tells no robot.
 fn robot_of(token: &str) -> Option<String> {
     const NAME_MAX: usize = 100;
     let mut parts = token.split('|');
