@@ -163,6 +163,8 @@ impl App {
         let web = server.handle();
         let working = CancellationToken::new();
         let scheduler = tokio::spawn(scheduler::run(Arc::clone(&pipeline), mailbox, working.clone()));
+        let living = CancellationToken::new();
+        let beating = tokio::spawn(scheduler::beat(Arc::clone(&pipeline), living.clone()));
         let mut serving = tokio::spawn(server);
         let ended = tokio::select! {
             ended = &mut serving => Some(ended),
@@ -176,6 +178,9 @@ impl App {
         let (_, _) = tokio::join!(web.stop(true), scheduler);
         // Queues are handed back only now: a request that was still being read could store jobs until here.
         let rest = async {
+            living.cancel();
+            // It does not panic; if it did, the queues are handed back all the same.
+            let _ = beating.await;
             scheduler::hand_back(&pipeline).await;
             storage.close().await;
         };

@@ -100,6 +100,7 @@ pub struct Storage {
     channels: channels::ChannelCache,
     ids: Arc<dyn IdSource>,
     clock: Arc<dyn Clock>,
+    server_clock: workers::ServerClock,
 }
 
 /// What the store needs to be told.
@@ -133,6 +134,7 @@ impl Storage {
             channels: channels::ChannelCache::new(),
             ids,
             clock,
+            server_clock: workers::ServerClock::default(),
         }
     }
 

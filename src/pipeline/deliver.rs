@@ -22,10 +22,11 @@ use crate::domain::outcome::{Accepted, ErrorCode, Failure, FailureClass, SendErr
 use crate::domain::status::MessageState;
 use crate::domain::text::seed_of;
 use crate::domain::time::{Millis, Timestamp};
+use crate::lease;
 use crate::providers::Provider;
 use crate::storage::StorageError;
 use crate::storage::messages::{Attempt, MessageNews};
-use crate::storage::settle::{Fate, Settlement, Start};
+use crate::storage::settle::{Fate, Right, Settlement, Start};
 use crate::storage::writer::{Queued, Work};
 
 /// Why a send is unclear; kept with the job.
@@ -55,7 +56,7 @@ pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Qu
         Ok((Some(channel), messages)) => (channel, messages),
         Ok((None, _)) => {
             for queued in jobs {
-                runs.settle(&queued, failed(&queued, runs.now(), Failure::new(ErrorCode::NoChannel))).await;
+                runs.settle(&queued, runs.failed(&queued, Failure::new(ErrorCode::NoChannel))).await;
             }
             return;
         }
@@ -68,7 +69,7 @@ pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Qu
     let Some(provider) = pipeline.provider_of(&channel).cloned() else {
         for queued in jobs {
             let failure = Failure::with(ErrorCode::NoChannel, channel.provider.clone());
-            runs.settle(&queued, failed(&queued, runs.now(), failure)).await;
+            runs.settle(&queued, runs.failed(&queued, failure)).await;
         }
         return;
     };
@@ -131,15 +132,6 @@ async fn windows(
     Ok(found.into_iter().map(|((_, peer), at)| (peer, at)).collect())
 }
 
-/// How a message's job fails before anything was sent.
-fn failed(queued: &Queued, now: Timestamp, failure: Failure) -> Settlement {
-    let news = queued
-        .job
-        .message()
-        .map(|id| MessageNews { failure: Some(failure), ..MessageNews::new(id, MessageState::Failed, now) });
-    Settlement { job: queued.job.id.clone(), fate: Fate::Done, news, attempt: None }
-}
-
 /// What the steps of a run share.
 #[derive(Clone, Copy)]
 struct Runs<'a> {
@@ -150,6 +142,33 @@ struct Runs<'a> {
 impl Runs<'_> {
     fn now(&self) -> Timestamp {
         self.pipeline.clock.now()
+    }
+
+    /// A settlement of a job that this run has not begun.
+    fn settlement(&self, queued: &Queued, fate: Fate, news: Option<MessageNews>) -> Settlement {
+        let right = Right::Owner(self.pipeline.worker.clone(), queued.job.state);
+        Settlement { job: queued.job.id.clone(), right, fate, news, attempt: None }
+    }
+
+    /// How a message's job fails before anything was sent.
+    fn failed(&self, queued: &Queued, failure: Failure) -> Settlement {
+        let news = queued
+            .job
+            .message()
+            .map(|id| MessageNews { failure: Some(failure), ..MessageNews::new(id, MessageState::Failed, self.now()) });
+        self.settlement(queued, Fate::Done, news)
+    }
+
+    /// Too late: the message fails and its job becomes a dead letter that a person may redrive.
+    fn expired(&self, queued: &Queued, last_error: &str) -> Settlement {
+        let failure = Failure::with(ErrorCode::Expired, last_error);
+        let reason = if last_error.is_empty() {
+            "not sent in time".to_owned()
+        } else {
+            format!("not sent in time: {last_error}")
+        };
+        let fate = Fate::Keep { state: JobState::Dead, due: self.now(), tries: queued.job.tries, reason: Some(reason) };
+        Settlement { fate, ..self.failed(queued, failure) }
     }
 
     fn finished(&self, queued: &Queued, again: Option<Queued>) {
@@ -210,8 +229,7 @@ impl Runs<'_> {
     ) -> Option<(Queued, Ready)> {
         let now = self.now();
         let Some(record) = record else {
-            let done = Settlement { job: queued.job.id.clone(), fate: Fate::Done, news: None, attempt: None };
-            self.settle(&queued, done).await;
+            self.settle(&queued, self.settlement(&queued, Fate::Done, None)).await;
             return None;
         };
         match queued.job.state {
@@ -222,19 +240,18 @@ impl Runs<'_> {
             JobState::Ready | JobState::Dead => {}
         }
         if record.state != MessageState::Queued && record.state != MessageState::Undecided {
-            let done = Settlement { job: queued.job.id.clone(), fate: Fate::Done, news: None, attempt: None };
-            self.settle(&queued, done).await;
+            self.settle(&queued, self.settlement(&queued, Fate::Done, None)).await;
             return None;
         }
         if queued.job.not_after.is_some_and(|limit| now > limit) {
-            self.settle(&queued, expired(&queued, now, "")).await;
+            self.settle(&queued, self.expired(&queued, "")).await;
             return None;
         }
         let last = last_inbound.get(&record.peer).copied();
         match preflight::prepare(self.pipeline, channel, provider, &record, last, now).await {
             Ok(ready) => Some((queued, ready)),
             Err(Refusal::Failed(failure)) => {
-                self.settle(&queued, failed(&queued, now, failure)).await;
+                self.settle(&queued, self.failed(&queued, failure)).await;
                 None
             }
             Err(Refusal::Provider(error)) => {
@@ -249,9 +266,13 @@ impl Runs<'_> {
         if ready.is_empty() {
             return;
         }
+        // Taken before anything is marked: whatever happens from here on, what is not sent under it is not sent.
+        let pass = self.pipeline.lease.pass();
+        let run = format!("{}/{}", self.pipeline.worker, self.pipeline.ids.ulid());
         let start = Start {
             jobs: ready.iter().map(|(queued, _)| queued.job.id.clone()).collect(),
-            by: self.pipeline.worker.to_string(),
+            worker: self.pipeline.worker.clone(),
+            run: run.clone(),
             again: false,
         };
         let begun = match self.pipeline.storage.start(start).await {
@@ -262,27 +283,44 @@ impl Runs<'_> {
                 return;
             }
         };
-        let sends = ready.into_iter().map(|(queued, ready)| {
-            let may = begun.contains(&queued.job.id);
-            async move {
-                if may {
-                    self.send(channel, provider, queued, ready).await;
-                } else {
-                    // Withdrawn, or begun by somebody else: it is not ours any more.
-                    self.finished(&queued, None);
-                }
-            }
-        });
-        join_all(sends).await;
+        let (ready, refused): (Vec<_>, Vec<_>) =
+            ready.into_iter().partition(|(queued, _)| begun.contains(&queued.job.id));
+        let refused = refused.into_iter().map(|(queued, _)| queued).collect();
+        let sends = ready.into_iter().map(|(queued, ready)| self.send(channel, provider, queued, ready, &run));
+        tokio::join!(lease::within(pass, join_all(sends)), self.not_begun(refused));
     }
 
-    async fn send(&self, channel: &Channel, provider: &Arc<dyn Provider>, mut queued: Queued, ready: Ready) {
+    /// Withdrawn, or somebody else's: what still lives keeps its lane waiting, or a later message would overtake it.
+    async fn not_begun(&self, refused: Vec<Queued>) {
+        if refused.is_empty() {
+            return;
+        }
+        let ids: Vec<String> = refused.iter().map(|queued| queued.job.id.clone()).collect();
+        let left = match self.pipeline.storage.jobs_now(&ids).await {
+            Ok(left) => left,
+            Err(error) => {
+                tracing::warn!(%error, "sends that could not be begun could not be looked up");
+                return refused.into_iter().for_each(|queued| self.again(queued, Millis::seconds(1)));
+            }
+        };
+        for queued in refused {
+            let living = left.iter().find(|job| job.id == queued.job.id && job.state != JobState::Dead);
+            let again = living.map(|job| {
+                let mut next = Queued { job: job.clone(), work: Work::Stored };
+                next.job.due = self.now().plus(Millis::seconds(1));
+                next
+            });
+            self.finished(&queued, again);
+        }
+    }
+
+    async fn send(&self, channel: &Channel, provider: &Arc<dyn Provider>, mut queued: Queued, ready: Ready, run: &str) {
         let began = self.now();
         queued.job.started = Some(began);
         let clock = Instant::now();
         let result = provider.send(channel, &ready.message).await;
         let took = Millis(i64::try_from(clock.elapsed().as_millis()).unwrap_or(i64::MAX));
-        let settlement = match result {
+        let mut settlement = match result {
             Ok(accepted) => self.after_acceptance(&queued, accepted, ready.used_fallback, began, took),
             Err(error) => {
                 let mut settlement = self.after_error(&queued, channel, error, began, took).await;
@@ -292,6 +330,7 @@ impl Runs<'_> {
                 settlement
             }
         };
+        settlement.right = Right::Begun(run.to_owned());
         self.log_attempt(&queued, channel, &settlement, took);
         self.settle(&queued, settlement).await;
     }
@@ -319,7 +358,7 @@ impl Runs<'_> {
             vendor_code: String::new(),
             raw: String::new(),
         };
-        Settlement { job: queued.job.id.clone(), fate: Fate::Done, news, attempt: Some(attempt) }
+        Settlement { attempt: Some(attempt), ..self.settlement(queued, Fate::Done, news) }
     }
 
     /// What a failed call means for job, message and channel.
@@ -364,7 +403,7 @@ impl Runs<'_> {
                 (keep(JobState::Ready, due, tries, None), late)
             }
             Decision::Expire => {
-                let settlement = expired(queued, now, &error.failure.detail);
+                let settlement = self.expired(queued, &error.failure.detail);
                 (settlement.fate, settlement.news)
             }
             Decision::Unclear => {
@@ -383,7 +422,7 @@ impl Runs<'_> {
             vendor_code: error.vendor_code.clone(),
             raw: error.raw,
         };
-        Settlement { job: job.id.clone(), fate, news, attempt: Some(attempt) }
+        Settlement { attempt: Some(attempt), ..self.settlement(queued, fate, news) }
     }
 
     /// The channel cannot work until somebody mends it: it stops at once, and its queue stays.
@@ -408,13 +447,14 @@ impl Runs<'_> {
         channel: &Channel,
         provider: &Arc<dyn Provider>,
     ) {
+        let Some(queued) = self.as_it_stands(queued).await else { return };
         let now = self.now();
         let job = &queued.job;
         let rule = provider.spec().unclear;
         let started = job.started.unwrap_or(now);
         let wait = self.echo_wait(rule.wait, started);
         let waited = now.since(started);
-        let settlement = |fate, news| Settlement { job: job.id.clone(), fate, news, attempt: None };
+        let settlement = |fate, news| self.settlement(&queued, fate, news);
         let keep =
             |state, due, reason: &str| Fate::Keep { state, due, tries: job.tries, reason: Some(reason.to_owned()) };
         if record.state != MessageState::Queued && record.state != MessageState::Undecided {
@@ -453,6 +493,27 @@ impl Runs<'_> {
         self.settle(&queued, settlement(keep(JobState::Dead, now, &reason), undecided())).await;
     }
 
+    /// The job as the database has it, if it is still unclear: whoever began it may have settled it although its queue is
+    /// ours by now.
+    async fn as_it_stands(&self, queued: Queued) -> Option<Queued> {
+        let found = match self.pipeline.storage.jobs_now(std::slice::from_ref(&queued.job.id)).await {
+            Ok(found) => found.into_iter().next().filter(|job| job.state != JobState::Dead),
+            Err(error) => {
+                tracing::warn!(%error, "an unclear send could not be looked up");
+                self.again(queued, Millis::seconds(1));
+                return None;
+            }
+        };
+        let found = found.map(|job| Queued { job, work: queued.work.clone() });
+        match &found {
+            Some(stands) if matches!(stands.job.state, JobState::Started | JobState::Unclear) => found,
+            Some(_) | None => {
+                self.finished(&queued, found);
+                None
+            }
+        }
+    }
+
     /// How long, from its beginning, the echo of a send is waited for before its absence means anything.
     ///
     /// While we were down the vendor's callbacks found nobody, and it calls again ever less often; so after a down time
@@ -485,13 +546,4 @@ impl Runs<'_> {
             provider = %channel.provider, outcome, vendor.code = vendor_code, duration_ms = took.0, "attempt"
         );
     }
-}
-
-/// Too late: the message fails and its job becomes a dead letter that a person may redrive.
-fn expired(queued: &Queued, now: Timestamp, last_error: &str) -> Settlement {
-    let failure = Failure::with(ErrorCode::Expired, last_error);
-    let reason =
-        if last_error.is_empty() { "not sent in time".to_owned() } else { format!("not sent in time: {last_error}") };
-    let fate = Fate::Keep { state: JobState::Dead, due: now, tries: queued.job.tries, reason: Some(reason) };
-    Settlement { fate, ..failed(queued, now, failure) }
 }

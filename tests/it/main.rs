@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod api;
+mod arena;
 mod bad_input;
 mod browser;
 mod demo;
@@ -14,6 +15,8 @@ mod house;
 mod kill;
 mod life;
 mod operate;
+mod proxy;
+mod replicas;
 mod trouble;
 mod unclear;
 mod world;
