@@ -43,6 +43,8 @@ mod unclear {
 const FIRST_LOOK: Millis = Millis::seconds(1);
 /// Later looks.
 const NEXT_LOOK: Millis = Millis::seconds(10);
+/// When a send that could not be begun is tried again.
+const NOT_YET: Millis = Millis(250);
 /// Vendors call again at intervals that grow by up to this factor (WhatsApp: "with decreasing frequency", for 7 days).
 const RETRY_STRETCH: i64 = 6;
 /// From this try on a person at the card is told that it is late.
@@ -290,7 +292,8 @@ impl Runs<'_> {
         tokio::join!(lease::within(pass, join_all(sends)), self.not_begun(refused));
     }
 
-    /// Withdrawn, or somebody else's: what still lives keeps its lane waiting, or a later message would overtake it.
+    /// Withdrawn, somebody else's, or behind a message that another process took over and of which the next look brings
+    /// news. What still lives keeps its lane waiting, or a later message would overtake it.
     async fn not_begun(&self, refused: Vec<Queued>) {
         if refused.is_empty() {
             return;
@@ -307,7 +310,7 @@ impl Runs<'_> {
             let living = left.iter().find(|job| job.id == queued.job.id && job.state != JobState::Dead);
             let again = living.map(|job| {
                 let mut next = Queued { job: job.clone(), work: Work::Stored };
-                next.job.due = self.now().plus(Millis::seconds(1));
+                next.job.due = self.now().plus(NOT_YET);
                 next
             });
             self.finished(&queued, again);
@@ -322,6 +325,11 @@ impl Runs<'_> {
         let took = Millis(i64::try_from(clock.elapsed().as_millis()).unwrap_or(i64::MAX));
         let mut settlement = match result {
             Ok(accepted) => self.after_acceptance(&queued, accepted, ready.used_fallback, began, took),
+            Err(error) if error.class == FailureClass::Unavailable && withheld() => {
+                // Nothing was tried: if the queue is still ours, it goes out under the new lease.
+                let (due, tries) = (self.now().plus(NOT_YET), queued.job.tries);
+                self.settlement(&queued, Fate::Keep { state: JobState::Ready, due, tries, reason: None }, None)
+            }
             Err(error) => {
                 let mut settlement = self.after_error(&queued, channel, error, began, took).await;
                 if let Some(news) = &mut settlement.news {
@@ -546,4 +554,9 @@ impl Runs<'_> {
             provider = %channel.provider, outcome, vendor.code = vendor_code, duration_ms = took.0, "attempt"
         );
     }
+}
+
+/// True when the work was held back because the lease has ended, or might have been.
+fn withheld() -> bool {
+    lease::current().is_some_and(|pass| !pass.holds())
 }

@@ -257,6 +257,10 @@ pub async fn beat(pipeline: Arc<Pipeline>, stop: CancellationToken) {
         let told = pipeline.storage.worker_beat(&pipeline.worker, first, length);
         match tokio::time::timeout(length.to_duration(), told).await {
             Ok(Ok(())) => {
+                match pipeline.storage.server_time().await {
+                    Ok(told) => pipeline.clock.follow(told),
+                    Err(error) => tracing::warn!(%error, "the server's time could not be read"),
+                }
                 if pipeline.lease.renew(from, length) {
                     // Others may have taken our queues meanwhile; what is still ours is found again.
                     pipeline.scheduler.send(Message::Lost);
@@ -473,6 +477,10 @@ impl Scheduler {
     }
 
     fn look_for_news(&mut self, orphans: bool) {
+        // Without a living lease a queue would be anybody's at once, and nothing begun in it could leave.
+        if !self.pipeline.lease.pass().holds() {
+            return;
+        }
         let pipeline = Arc::clone(&self.pipeline);
         self.runs.spawn(async move {
             match pipeline.storage.queues_to_look_at(&pipeline.worker, orphans).await {

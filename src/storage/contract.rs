@@ -4,6 +4,8 @@
 //! every test gets a database of its own there.
 
 mod backends;
+mod model;
+mod statuses;
 mod steps;
 mod things;
 

@@ -288,11 +288,15 @@ batches! {
         JOIN dialogs d ON d.channel_id = v.channel_id AND d.peer = v.peer";
 
     // --- run ----------------------------------------------------------------------------------------------------
-    /// Jobs whose work must not be done twice are begun by the owner of their queue; whoever is named by RETURNING may do
-    /// it.
+    /// Jobs whose work must not be done twice are begun by the owner of their queue, and only at the head of their lane:
+    /// another process may have put something ahead that the owner does not know of yet. Whoever is named by RETURNING
+    /// may do it.
     JOBS_START["ttti", true] = concat!("WITH v(id, started_by, worker, now_ms) AS (VALUES {rows})
         UPDATE jobs SET state = 'started', started_by = v.started_by, started_ms = v.now_ms, changed_ms = v.now_ms
-        FROM v WHERE jobs.id = v.id AND jobs.state = 'ready' AND ", owns!("jobs"), " RETURNING jobs.id");
+        FROM v WHERE jobs.id = v.id AND jobs.state = 'ready' AND ", owns!("jobs"), "
+            AND NOT EXISTS (SELECT 1 FROM jobs e WHERE e.queue = jobs.queue AND e.lane = jobs.lane AND e.seq < jobs.seq
+                AND e.state <> 'dead')
+        RETURNING jobs.id");
     /// The same for work that looks first whether it was done (comments).
     JOBS_START_AGAIN["ttti", true] = concat!("WITH v(id, started_by, worker, now_ms) AS (VALUES {rows})
         UPDATE jobs SET state = 'started', started_by = v.started_by, started_ms = v.now_ms, changed_ms = v.now_ms

@@ -36,6 +36,17 @@ impl Storage {
         Ok(told)
     }
 
+    /// The database server's clock, for processes that share one; `None` on SQLite.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn server_time(&self) -> Result<Option<Timestamp>, StorageError> {
+        match self.db {
+            Db::Sqlite { .. } => Ok(None),
+            Db::Postgres(_) => Ok(Some(self.lease_time(false).await?)),
+        }
+    }
+
     /// The worker lives until `now + lease`. On SQLite, where only one process may run, whoever was here before is
     /// gone and leaves its queues at once.
     ///

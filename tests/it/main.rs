@@ -10,6 +10,7 @@ mod bad_input;
 mod browser;
 mod demo;
 mod deploy;
+mod force;
 mod happy;
 mod house;
 mod kill;

@@ -18,13 +18,14 @@ fn wish() -> Wish {
 }
 
 async fn three(wish: Wish) -> Arena {
-    Arena::new(3, rand::random(), wish, false).await
+    Arena::new(3, rand::random(), wish, "1s", false).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_processes_share_the_work_and_keep_the_limits_in_sum() {
     let channel = json!({"messages_per_second": 20});
-    let mut arena = three(Wish { channel, no_bucket: false, ..wish() }).await;
+    let wish = Wish { channel, no_bucket: false, ..wish() };
+    let mut arena = Arena::new(3, rand::random(), wish, "20s", false).await;
     // Refusals of the vendors are counted by them.
     arena.world.number.set_throughput(23);
     ordeal(&mut arena, &[], LOAD, SETTLE).await;
