@@ -339,7 +339,9 @@ impl Runs<'_> {
             }
         };
         settlement.right = Right::Begun(run.to_owned());
-        self.log_attempt(&queued, channel, &settlement, took);
+        if let Some(attempt) = &settlement.attempt {
+            self.log_attempt(&queued, channel, attempt);
+        }
         self.settle(&queued, settlement).await;
     }
 
@@ -544,14 +546,12 @@ impl Runs<'_> {
     }
 
     /// One line per attempt: ids and classes, never a phone or a text.
-    fn log_attempt(&self, queued: &Queued, channel: &Channel, settlement: &Settlement, took: Millis) {
-        let attempt = settlement.attempt.as_ref();
-        let outcome = attempt.map_or("", |attempt| attempt.outcome.as_str());
-        let vendor_code = attempt.map_or("", |attempt| attempt.vendor_code.as_str());
-        crate::telemetry::attempt(queued.job.kind.code(), &channel.provider, outcome, took);
+    fn log_attempt(&self, queued: &Queued, channel: &Channel, attempt: &Attempt) {
+        let (outcome, vendor_code) = (attempt.outcome.as_str(), attempt.vendor_code.as_str());
+        crate::telemetry::attempt(queued.job.kind.code(), &channel.provider, outcome, attempt.duration);
         tracing::info!(
             job.id = %queued.job.id, job.attempt = queued.job.tries + 1, channel.id = %channel.id,
-            provider = %channel.provider, outcome, vendor.code = vendor_code, duration_ms = took.0, "attempt"
+            provider = %channel.provider, outcome, vendor.code = vendor_code, duration_ms = attempt.duration.0, "attempt"
         );
     }
 }

@@ -340,7 +340,7 @@ impl Arena {
         let ledger = self.world.sandbox.ledger();
         assert_eq!(ledger.repeated(), 0, "seed {}: {:?}", self.seed, ledger.repeated_opaques());
         self.count.messages = ledger.accepted();
-        println!(
+        eprintln!(
             "seed {}: {} callbacks answered, {} not, {} texts by API, {} messages at the provider, {} given to a person, \
              {:?}, 0 duplicates, 0 lost",
             self.seed,

@@ -17,7 +17,7 @@ fn told(name: &str) -> Option<u64> {
 async fn force(replicas: usize, kinds: &[Trouble]) {
     let seed = told("MOSTIK_FORCE_SEED").unwrap_or_else(rand::random);
     let seconds = told("MOSTIK_FORCE_SECONDS").unwrap_or(15);
-    println!("seed {seed}, {seconds} s");
+    eprintln!("seed {seed}, {seconds} s");
     let own_server = kinds.contains(&Trouble::DatabaseEnds);
     let mut wish = Wish { postgres: replicas > 1, no_bucket: true, ..Wish::default() };
     wish.sandbox.seed = Some(seed);
