@@ -30,7 +30,9 @@ async fn force(replicas: usize, kinds: &[Trouble]) {
         knobs.duplicate = 2;
         knobs.jitter_ms = 300;
     });
-    ordeal(&mut arena, kinds, Duration::from_secs(seconds), Duration::from_secs(90)).await;
+    // An unclear send waits for its echo six times as long as its process may have been away (`docs/adr/0004`).
+    let settle = Duration::from_secs(60 + 7 * seconds);
+    ordeal(&mut arena, kinds, Duration::from_secs(seconds), settle).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,8 @@ use crate::proxy::{Flow, Proxy, fill};
 use crate::world::{Service, Wish, World, free_port};
 
 const LOAD: Duration = Duration::from_secs(12);
-const SETTLE: Duration = Duration::from_secs(60);
+/// With room for sends that wait for an echo six times as long as their process was away (`docs/adr/0004`).
+const SETTLE: Duration = Duration::from_secs(140);
 
 fn wish() -> Wish {
     Wish { postgres: true, no_bucket: true, ..Wish::default() }
