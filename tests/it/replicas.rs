@@ -136,3 +136,23 @@ async fn a_request_that_had_left_when_the_process_stood_still_is_not_repeated_by
     let texts: Vec<String> = world.messages(FIRST).into_iter().map(|message| message.shown.text).collect();
     assert_eq!(texts, ["1", "2"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comment_that_another_process_has_written_meanwhile_is_not_written_again() {
+    let (world, front) = behind(Wish { config: short_lease(), ..wish() }).await;
+    // The first try does nothing, so the next one looks whether it did, and is told only after the process stands still.
+    let (add, list) = ("crm.timeline.comment.add", "crm.timeline.comment.list");
+    world.sandbox.add_fault(Fault::new("rest.batch", Action::CutBefore).contains(add).times(1));
+    world.sandbox.add_fault(Fault::new("rest.batch", Action::Delay { ms: 700 }).contains(list).times(1));
+    let deal = world.deal(FIRST);
+    world.fire(deal, &json!({"recipients": "main", "template": "greeting:ru"}));
+    world.until("it is looked for", |w| w.sandbox.faults()[1].fired == 1).await;
+    world.service.signal("STOP");
+    let other = world.replica(&[]).await;
+    hand_over(&front, &other);
+    world.within(Duration::from_secs(30), "the other has written it", |w| w.comments(deal).len() == 1).await;
+    world.service.signal("CONT");
+    world.until("it has noticed", |w| w.log().contains("the lease was over for a while")).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.comments(deal).len(), 1, "{}", world.log());
+}
