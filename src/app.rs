@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App as WebApp, HttpServer, web};
@@ -43,15 +43,89 @@ impl Clock for SystemClock {
     }
 }
 
-/// ULIDs, strictly increasing within this process.
-#[derive(Default)]
-pub struct Ulids(Mutex<ulid::Generator>);
+/// The wall clock without its jumps.
+///
+/// Somebody may set this machine's clock, and those of replicas disagree. Waits that decide whether something is sent
+/// again, and times at which work falls due, must not jump with it. So time is counted by the steady clock, and the
+/// true time (the database server's where processes share one, else the wall clock) is approached at half the pace: an
+/// hour is made up for in two, and the time never goes back.
+pub struct SteadyClock(Mutex<Reading>);
+
+#[derive(Clone, Copy)]
+struct Reading {
+    at: Instant,
+    time: Timestamp,
+    /// True time minus `time`, at `at`.
+    behind: Millis,
+}
+
+impl Reading {
+    fn time_at(&self, now: Instant) -> Timestamp {
+        let passed = now.saturating_duration_since(self.at).as_millis();
+        let passed = i64::try_from(passed).unwrap_or(i64::MAX);
+        self.time.plus(Millis(passed)).plus(Millis(self.behind.0.clamp(-passed / 2, passed / 2)))
+    }
+
+    fn follow(&mut self, now: Instant, truth: Timestamp) {
+        let time = self.time_at(now);
+        *self = Self { at: now, time, behind: truth.since(time) };
+    }
+}
+
+impl SteadyClock {
+    /// A clock that starts at this time.
+    #[must_use]
+    pub fn starting_at(time: Timestamp) -> Self {
+        Self(Mutex::new(Reading { at: Instant::now(), time, behind: Millis(0) }))
+    }
+
+    /// Puts it to this time at once; to be called before anything runs.
+    fn set(&self, time: Timestamp) {
+        *self.lock() = Reading { at: Instant::now(), time, behind: Millis(0) };
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Reading> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for SteadyClock {
+    fn default() -> Self {
+        Self::starting_at(SystemClock.now())
+    }
+}
+
+impl Clock for SteadyClock {
+    fn now(&self) -> Timestamp {
+        self.lock().time_at(Instant::now())
+    }
+
+    fn follow(&self, told: Option<Timestamp>) {
+        let truth = told.unwrap_or_else(|| SystemClock.now());
+        self.lock().follow(Instant::now(), truth);
+    }
+}
+
+/// ULIDs, strictly increasing within this process. Between processes they are in order as far as their clocks agree.
+pub struct Ulids {
+    generator: Mutex<ulid::Generator>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Ulids {
+    /// Ids that tell the time of this clock.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { generator: Mutex::new(ulid::Generator::new()), clock }
+    }
+}
 
 impl IdSource for Ulids {
     fn ulid(&self) -> String {
-        let mut generator = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = std::time::UNIX_EPOCH + self.clock.now().since(Timestamp(0)).to_duration();
+        let mut generator = self.generator.lock().unwrap_or_else(PoisonError::into_inner);
         // A generator runs over only after 2^80 ids within one millisecond; a fresh random id is as good then.
-        generator.generate().unwrap_or_else(|_| ulid::Ulid::new()).to_string()
+        generator.generate_from_datetime(now).unwrap_or_else(|_| ulid::Ulid::new()).to_string()
     }
 }
 
@@ -110,11 +184,15 @@ impl App {
         let lock = lock_database(config.database.url.expose_secret())?;
         let db = Db::open(config.database.url.expose_secret()).await?;
         db.migrate().await?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let ids: Arc<dyn IdSource> = Arc::new(Ulids::default());
+        let steady = Arc::new(SteadyClock::default());
+        let clock = Arc::clone(&steady) as Arc<dyn Clock>;
+        let ids: Arc<dyn IdSource> = Arc::new(Ulids::new(Arc::clone(&clock)));
         let (handle, mailbox) = scheduler::mailbox();
         let options = StorageOptions { reply_not_before: Millis::seconds(2) };
         let storage = Storage::new(db, sealer, Arc::clone(&ids), Arc::clone(&clock), Arc::new(handle.clone()), options);
+        if let Some(time) = storage.server_time().await? {
+            steady.set(time);
+        }
         let storage = Arc::new(storage);
         settle_past(&storage).await?;
         let outbound = Arc::new(Outbound::new(config.network.allow_private.clone()).map_err(AppError::Setup)?);
@@ -169,6 +247,8 @@ impl App {
         let working = CancellationToken::new();
         let scheduler = tokio::spawn(scheduler::run(Arc::clone(&pipeline), mailbox, working.clone()));
         let tidying = tokio::spawn(retention::run(Arc::clone(&pipeline), retention, working.clone()));
+        let living = CancellationToken::new();
+        let beating = tokio::spawn(scheduler::beat(Arc::clone(&pipeline), living.clone()));
         let mut serving = tokio::spawn(server);
         let ended = tokio::select! {
             ended = &mut serving => Some(ended),
@@ -182,6 +262,9 @@ impl App {
         let (_, _, _) = tokio::join!(web.stop(true), scheduler, tidying);
         // Queues are handed back only now: a request that was still being read could store jobs until here.
         let rest = async {
+            living.cancel();
+            // It does not panic; if it did, the queues are handed back all the same.
+            let _ = beating.await;
             scheduler::hand_back(&pipeline).await;
             storage.close().await;
         };
@@ -379,7 +462,7 @@ impl Probe {
         let (handle, _mailbox) = scheduler::mailbox();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let options = StorageOptions { reply_not_before: Millis::seconds(2) };
-        let ids: Arc<dyn IdSource> = Arc::new(Ulids::default());
+        let ids: Arc<dyn IdSource> = Arc::new(Ulids::new(Arc::clone(&clock)));
         let storage = Arc::new(Storage::new(db, sealer, ids, Arc::clone(&clock), Arc::new(handle), options));
         let bitrix24 = bitrix24(config, outbound, &storage, &clock)?;
         Ok(Self { storage, bitrix24, providers: providers(config, outbound) })
@@ -393,4 +476,32 @@ impl Probe {
 pub fn way_out(config: &Config) -> Result<Arc<Outbound>, AppError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Ok(Arc::new(Outbound::new(config.network.allow_private.clone()).map_err(AppError::Setup)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_is_approached_without_a_jump_and_without_going_back() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        for (jump, slowest, fastest) in [(3_600_000, 1_000, 1_500), (-3_600_000, 500, 1_000)] {
+            let mut reading = Reading { at: start, time: Timestamp(0), behind: Millis(0) };
+            let mut last = Timestamp(0);
+            // It is told every three seconds, as with every sign of life.
+            for second in 1..=3 * 3600 {
+                let truth = Timestamp(i64::try_from(second).unwrap() * 1000 + jump);
+                let now = reading.time_at(after(second));
+                let step = now.since(last).0;
+                assert!((slowest..=fastest).contains(&step), "{step} ms within second {second}");
+                last = now;
+                if second % 3 == 0 {
+                    reading.follow(after(second), truth);
+                }
+            }
+            let truth = Timestamp(3 * 3_600_000 + jump);
+            assert!(last.since(truth).0.abs() <= 1, "{last:?} of {truth:?}");
+        }
+    }
 }

@@ -33,6 +33,7 @@ pub mod domain;
 pub mod forms;
 pub mod http;
 pub mod i18n;
+pub mod lease;
 pub mod manifests;
 pub mod numbers;
 pub mod outbound;

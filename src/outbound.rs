@@ -4,16 +4,24 @@
 //! addresses inside the operator's own network: a portal's domain or a file's link is chosen by outsiders, and must
 //! not become a way into the machines beside us. What `[network] allow_private` lists is reachable all the same.
 //!
-//! Errors say whether the request can have reached the other side, because that decides if it may be repeated.
+//! Errors say whether the request can have reached the other side, because that decides if it may be repeated. Work that
+//! was given a pass ([`crate::lease`]) reaches nobody once that has ended.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use futures_util::StreamExt;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::lease::{self, Pass};
 
 /// Longest time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -195,12 +203,19 @@ impl Outbound {
             value.set_sensitive(true);
             request = request.header(HeaderName::from_static("authorization"), value);
         }
+        let gate = Gate { pass: lease::current(), withheld: Arc::default() };
         request = match call.body {
             Body::Empty => request,
-            Body::Json(document) => request.header("content-type", "application/json").body(document),
-            Body::Form(form) => request.header("content-type", "application/x-www-form-urlencoded").body(form),
+            Body::Json(document) => request.header("content-type", "application/json").body(gate.guard(document)),
+            Body::Form(form) => {
+                request.header("content-type", "application/x-www-form-urlencoded").body(gate.guard(form.into_bytes()))
+            }
         };
-        let response = request.send().await.map_err(describe)?;
+        let sent = request.send().await;
+        if gate.withheld.load(Ordering::Acquire) {
+            return Err(CallError::NotConnected(LEASE_OVER.to_owned()));
+        }
+        let response = sent.map_err(describe)?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let mut body = Vec::new();
@@ -213,6 +228,60 @@ impl Outbound {
             body.extend_from_slice(&chunk);
         }
         Ok(Answer { status, headers, body })
+    }
+}
+
+const LEASE_OVER: &str = "the lease of this process has ended";
+
+/// Holds back the body of a request whose pass has ended: without its body nobody carries it out.
+struct Gate {
+    pass: Option<Pass>,
+    /// Set when a body was held back.
+    withheld: Arc<AtomicBool>,
+}
+
+impl Gate {
+    fn guard(&self, body: Vec<u8>) -> reqwest::Body {
+        match &self.pass {
+            None => body.into(),
+            Some(pass) => {
+                let bytes = Some(Bytes::from(body)).filter(|bytes| !bytes.is_empty());
+                reqwest::Body::wrap(Guarded { bytes, pass: pass.clone(), withheld: Arc::clone(&self.withheld) })
+            }
+        }
+    }
+}
+
+/// A body that is given away whole, or not at all. The connection asks for it when it writes, which is the last moment
+/// at which a process that stood still can learn that it is too late.
+struct Guarded {
+    bytes: Option<Bytes>,
+    pass: Pass,
+    withheld: Arc<AtomicBool>,
+}
+
+impl http_body::Body for Guarded {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        let Some(bytes) = self.bytes.take() else { return Poll::Ready(None) };
+        if !self.pass.holds() {
+            self.withheld.store(true, Ordering::Release);
+            return Poll::Ready(Some(Err(std::io::Error::other(LEASE_OVER))));
+        }
+        Poll::Ready(Some(Ok(http_body::Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
     }
 }
 
@@ -396,6 +465,43 @@ mod tests {
         let error = outbound.call(Call::get(format!("http://127.0.0.1:{port}/?token=secret"))).await.unwrap_err();
         assert!(matches!(error, CallError::NotConnected(_)), "{error}");
         assert!(!error.to_string().contains("secret"));
+    }
+
+    /// Answers requests until they stop coming; gives how many had their whole body.
+    async fn hear(listener: tokio::net::TcpListener, body: &'static [u8], heard: Arc<std::sync::atomic::AtomicUsize>) {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(body) {
+                if tokio::io::AsyncReadExt::read_buf(&mut socket, &mut request).await.unwrap() == 0 {
+                    break;
+                }
+            }
+            if request.ends_with(body) {
+                heard.fetch_add(1, Ordering::SeqCst);
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                tokio::io::AsyncWriteExt::write_all(&mut socket, answer).await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_pass_has_ended_reaches_nobody() {
+        let outbound = Outbound::new(vec!["127.0.0.0/8".parse().unwrap()]).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let heard = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        tokio::spawn(hear(listener, b"{\"a\":1}", Arc::clone(&heard)));
+        let call = || outbound.call(Call::post_json(url.clone(), b"{\"a\":1}".to_vec()));
+        let lease = crate::lease::Lease::default();
+        lease.renew(std::time::Instant::now(), crate::domain::time::Millis::minutes(1));
+        let pass = lease.pass();
+        assert_eq!(lease::within(pass.clone(), call()).await.unwrap().status, 200);
+        lease.end();
+        let error = lease::within(pass, call()).await.unwrap_err();
+        assert!(matches!(error, CallError::NotConnected(_)), "surely not sent: {error}");
+        assert_eq!(call().await.unwrap().status, 200, "what needs no pass leaves");
+        assert_eq!(heard.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]

@@ -30,6 +30,7 @@ use crate::domain::channel::Channel;
 use crate::domain::ids::{IdSource, WorkerId};
 use crate::domain::portal::CrmKind;
 use crate::domain::time::{Clock, Millis, Timestamp};
+use crate::lease::Lease;
 use crate::providers::Provider;
 use crate::storage::Storage;
 
@@ -67,6 +68,8 @@ pub struct Pipeline {
     pub(crate) settings: PipelineSettings,
     pub(crate) scheduler: scheduler::Handle,
     pub(crate) worker: WorkerId,
+    /// What this process may still believe of its queues.
+    pub(crate) lease: Lease,
     /// Since when this process has been there to hear callbacks.
     pub(crate) since: Timestamp,
     templates: TemplateCache,
@@ -105,6 +108,7 @@ impl Pipeline {
             settings: parts.settings,
             scheduler: parts.scheduler,
             worker,
+            lease: Lease::default(),
             since,
             templates: TemplateCache::new(Duration::from_secs(300)),
         })

@@ -107,6 +107,7 @@ pub struct Storage {
     ids: Arc<dyn IdSource>,
     clock: Arc<dyn Clock>,
     writable: Proof,
+    server_clock: workers::ServerClock,
 }
 
 /// When the store was last asked whether it takes writes, and what it said.
@@ -147,6 +148,7 @@ impl Storage {
             ids,
             clock,
             writable: Proof::default(),
+            server_clock: workers::ServerClock::default(),
         }
     }
 

@@ -7,7 +7,8 @@
 //! Targets of incoming calls: `oauth.token`, `oauth.app.info`, `rest.<method>` (`rest.batch` for a whole batch),
 //! `graph.messages`, `graph.phone`, `graph.templates`, `graph.debug_token`, `graph.subscribed_apps`, `graph.media`.
 //! Targets of calls that the sandbox makes: `robot.callback`, `event.<NAME>`, `webhook.statuses`, `webhook.messages`,
-//! `webhook.<field>`. A target also matches every target below it (`rest` matches `rest.batch`), and `*` matches any text.
+//! `webhook.<field>`. Targets of connections, where nobody knows yet what is asked: `wire.graph`, `wire.portal`,
+//! `wire.oauth`. A target also matches every target below it (`rest` matches `rest.batch`), and `*` matches any text.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -16,7 +17,7 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::CutFrom,
+    http::{CutFrom, Shape},
     ids::{mix, unit},
 };
 
@@ -165,6 +166,20 @@ pub enum Action {
         /// Counted from here.
         #[serde(default)]
         from: CutFrom,
+    },
+    /// Cuts the connection as soon as so many bytes of a request have arrived; nothing was done. For the targets
+    /// `wire.…` only.
+    CutRequest {
+        /// Bytes that are read.
+        at: usize,
+    },
+    /// Does the work, answers in an unusual shape and closes the connection.
+    Misshape {
+        /// How the length of the body is told.
+        shape: Shape,
+        /// Bytes of the body that still arrive; absent = all of them.
+        #[serde(default)]
+        at: Option<usize>,
     },
     /// Does the work and never answers; the connection is closed after `hold_ms`.
     DropAnswer {

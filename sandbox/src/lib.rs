@@ -61,7 +61,7 @@ pub use bitrix24::{
 pub use clock::Millis;
 pub use courier::CourierKnobs;
 pub use faults::{Action, Fault, FaultStatus};
-pub use http::CutFrom;
+pub use http::{CutFrom, Shape};
 pub use journal::{Call, Change, Direction, Severity, Violation};
 pub use sandbox::{Addresses, Options, Sandbox};
 pub use whatsapp::{

@@ -187,6 +187,11 @@ impl Sandbox {
         change(Arc::make_mut(&mut self.world.graph.options.write()));
     }
 
+    /// Closes the Graph server's port with all its connections (nobody answers there), or opens it again.
+    pub fn set_graph_up(&self, up: bool) {
+        self.world.set_up(self.world.graph.port, up);
+    }
+
     /// Knobs of the webhook sender.
     pub fn set_webhook_knobs(&self, change: impl FnOnce(&mut CourierKnobs)) {
         let mut knobs = self.world.graph.courier.knobs();

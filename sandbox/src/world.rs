@@ -1,9 +1,11 @@
 //! Everything that lives as long as one sandbox, and the common way of a request through faults into the journal.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Context;
 use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -28,6 +30,8 @@ pub(crate) struct World {
     pub(crate) client: reqwest::Client,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// Switches of the open ports.
+    doors: Mutex<HashMap<u16, watch::Sender<bool>>>,
     pub(crate) bitrix: Bitrix,
     pub(crate) graph: Graph,
 }
@@ -56,6 +60,7 @@ impl World {
             client: client()?,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            doors: Mutex::default(),
             bitrix,
             graph,
         });
@@ -70,7 +75,25 @@ impl World {
     }
 
     pub(crate) fn listen(self: &Arc<Self>, listener: tokio::net::TcpListener, door: Arc<dyn Handler>) {
-        self.tasks.spawn(serve(listener, door, self.stop.clone(), self.tasks.clone()));
+        let (switch, up) = watch::channel(true);
+        if let Ok(address) = listener.local_addr() {
+            self.doors.lock().insert(address.port(), switch);
+        }
+        self.tasks.spawn(serve(listener, door, self.stop.clone(), self.tasks.clone(), up));
+    }
+
+    /// Closes a port with all its connections, or opens it again.
+    pub(crate) fn set_up(&self, port: u16, up: bool) {
+        if let Some(switch) = self.doors.lock().get(&port) {
+            switch.send_replace(up);
+        }
+    }
+
+    /// Whether the connection on which a request begins to arrive is to be cut, and after how many bytes.
+    pub(crate) fn cut_request(&self, target: &str, portal: &str) -> Option<usize> {
+        let subject = Subject { target, portal, phone: "", body: &[] };
+        let verdict = self.faults.decide(subject, |action| matches!(action, Action::CutRequest { .. }));
+        if let Some(Action::CutRequest { at }) = verdict.action { Some(at) } else { None }
     }
 
     pub(crate) fn now_ms(&self) -> Millis {
@@ -128,6 +151,7 @@ impl World {
             Some(Action::CutBefore) => Response::text(0, "").fated(Fate::Closed),
             Some(Action::CutAfter) => process().fated(Fate::Closed),
             Some(Action::CutAnswer { at, from }) => process().fated(Fate::Cut { at, from }),
+            Some(Action::Misshape { shape, at }) => process().fated(Fate::Misshapen { shape, at }),
             Some(Action::DropAnswer { hold_ms }) => process().fated(Fate::Silent { hold_ms }),
             Some(Action::Respond { status, body, content_type, after }) => {
                 if after {
@@ -156,6 +180,7 @@ impl World {
                 | Action::Reorder { .. }
                 | Action::Lose
                 | Action::WithoutAuth
+                | Action::CutRequest { .. }
                 | Action::Delay { .. },
             ) => process(),
         };
@@ -206,7 +231,14 @@ pub(crate) struct VendorError {
 }
 
 fn is_inbound(action: &Action) -> bool {
-    !matches!(action, Action::Duplicate { .. } | Action::Reorder { .. } | Action::Lose | Action::WithoutAuth)
+    !matches!(
+        action,
+        Action::Duplicate { .. }
+            | Action::Reorder { .. }
+            | Action::Lose
+            | Action::WithoutAuth
+            | Action::CutRequest { .. }
+    )
 }
 
 #[expect(clippy::disallowed_methods, reason = "the sandbox plays the outside world and needs a client of its own")]

@@ -62,4 +62,8 @@ impl Millis {
 pub trait Clock: Send + Sync {
     /// The present moment.
     fn now(&self) -> Timestamp;
+
+    /// Comes nearer to the true time: the one told by a clock that several processes share, or else this machine's. A
+    /// clock that stands where it was put has nothing to do.
+    fn follow(&self, _told: Option<Timestamp>) {}
 }

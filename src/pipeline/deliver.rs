@@ -26,11 +26,12 @@ use crate::domain::outcome::{Accepted, ErrorCode, Failure, FailureClass, SendErr
 use crate::domain::status::MessageState;
 use crate::domain::text::seed_of;
 use crate::domain::time::{Millis, Timestamp};
+use crate::lease;
 use crate::providers::Provider;
 use crate::storage::StorageError;
 use crate::storage::jobs::NOT_IN_TIME;
 use crate::storage::messages::{Attempt, MessageNews};
-use crate::storage::settle::{Fate, Settlement, Start};
+use crate::storage::settle::{Fate, Right, Settlement, Start};
 use crate::storage::writer::{Queued, Work};
 use crate::telemetry::SPANS;
 
@@ -48,6 +49,8 @@ mod unclear {
 const FIRST_LOOK: Millis = Millis::seconds(1);
 /// Later looks.
 const NEXT_LOOK: Millis = Millis::seconds(10);
+/// When a send that could not be begun is tried again.
+const NOT_YET: Millis = Millis(250);
 /// Vendors call again at intervals that grow by up to this factor (WhatsApp: "with decreasing frequency", for 7 days).
 const RETRY_STRETCH: i64 = 6;
 /// Most sends that are marked as begun in one step.
@@ -63,7 +66,7 @@ pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Qu
         Ok((Some(channel), messages)) => (channel, messages),
         Ok((None, _)) => {
             for queued in jobs {
-                runs.settle(&queued, failed(&queued, runs.now(), Failure::new(ErrorCode::NoChannel))).await;
+                runs.settle(&queued, runs.failed(&queued, Failure::new(ErrorCode::NoChannel))).await;
             }
             return;
         }
@@ -77,7 +80,7 @@ pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Qu
     let Some(provider) = pipeline.provider_of(&channel).cloned() else {
         for queued in jobs {
             let failure = Failure::with(ErrorCode::NoChannel, channel.provider.clone());
-            runs.settle(&queued, failed(&queued, runs.now(), failure)).await;
+            runs.settle(&queued, runs.failed(&queued, failure)).await;
         }
         return;
     };
@@ -145,15 +148,6 @@ async fn windows(
     Ok(found.into_iter().map(|((_, peer), at)| (peer, at)).collect())
 }
 
-/// How a message's job fails before anything was sent.
-fn failed(queued: &Queued, now: Timestamp, failure: Failure) -> Settlement {
-    let news = queued
-        .job
-        .message()
-        .map(|id| MessageNews { failure: Some(failure), ..MessageNews::new(id, MessageState::Failed, now) });
-    Settlement { job: queued.job.id.clone(), fate: Fate::Done, news, attempt: None }
-}
-
 /// What the steps of a run share.
 #[derive(Clone, Copy)]
 struct Runs<'a> {
@@ -166,6 +160,43 @@ struct Runs<'a> {
 impl Runs<'_> {
     fn now(&self) -> Timestamp {
         self.pipeline.clock.now()
+    }
+
+    /// A settlement of a job that this run has not begun.
+    fn settlement(&self, queued: &Queued, fate: Fate, news: Option<MessageNews>) -> Settlement {
+        let right = Right::Owner(self.pipeline.worker.clone(), queued.job.state);
+        Settlement { job: queued.job.id.clone(), right, fate, news, attempt: None }
+    }
+
+    /// How a message's job fails before anything was sent.
+    fn failed(&self, queued: &Queued, failure: Failure) -> Settlement {
+        let news = queued
+            .job
+            .message()
+            .map(|id| MessageNews { failure: Some(failure), ..MessageNews::new(id, MessageState::Failed, self.now()) });
+        self.settlement(queued, Fate::Done, news)
+    }
+
+    /// Too late: the message fails and its job becomes a dead letter that a person may redrive.
+    fn expired(&self, queued: &Queued, last_error: &str) -> Settlement {
+        let failure = Failure::with(ErrorCode::Expired, last_error);
+        let reason =
+            if last_error.is_empty() { NOT_IN_TIME.to_owned() } else { format!("{NOT_IN_TIME}: {last_error}") };
+        let fate = Fate::Keep { state: JobState::Dead, due: self.now(), tries: queued.job.tries, reason: Some(reason) };
+        Settlement { fate, ..self.failed(queued, failure) }
+    }
+
+    /// It would leave in the person's quiet hours: it waits until they end, or fails if that is too late.
+    fn put_off(&self, queued: &Queued, end: Timestamp) -> Settlement {
+        if queued.job.not_after.is_some_and(|limit| end > limit) {
+            return self.expired(queued, "");
+        }
+        let news = queued.job.message().map(|id| MessageNews {
+            failure: Some(Failure::new(ErrorCode::StillQueued)),
+            ..MessageNews::new(id, MessageState::Queued, self.now())
+        });
+        let fate = Fate::Keep { state: JobState::Ready, due: end, tries: queued.job.tries, reason: None };
+        self.settlement(queued, fate, news)
     }
 
     fn finished(&self, queued: &Queued, again: Option<Queued>) {
@@ -241,8 +272,7 @@ impl Runs<'_> {
     ) -> Option<(Queued, Ready)> {
         let now = self.now();
         let Some(record) = record else {
-            let done = Settlement { job: queued.job.id.clone(), fate: Fate::Done, news: None, attempt: None };
-            self.settle(&queued, done).await;
+            self.settle(&queued, self.settlement(&queued, Fate::Done, None)).await;
             return None;
         };
         match queued.job.state {
@@ -253,23 +283,22 @@ impl Runs<'_> {
             JobState::Ready | JobState::Dead => {}
         }
         if record.state != MessageState::Queued && record.state != MessageState::Undecided {
-            let done = Settlement { job: queued.job.id.clone(), fate: Fate::Done, news: None, attempt: None };
-            self.settle(&queued, done).await;
+            self.settle(&queued, self.settlement(&queued, Fate::Done, None)).await;
             return None;
         }
         if queued.job.not_after.is_some_and(|limit| now > limit) {
-            self.settle(&queued, expired(&queued, now, "")).await;
+            self.settle(&queued, self.expired(&queued, "")).await;
             return None;
         }
         if let Some(end) = guards::quiet_until(&record, now) {
-            self.settle(&queued, put_off(&queued, now, end)).await;
+            self.settle(&queued, self.put_off(&queued, end)).await;
             return None;
         }
         let last = last_inbound.get(&record.peer).copied();
         match preflight::prepare(self.pipeline, channel, provider, &record, last, now).await {
             Ok(ready) => Some((queued, ready)),
             Err(Refusal::Failed(failure)) => {
-                self.settle(&queued, failed(&queued, now, failure)).await;
+                self.settle(&queued, self.failed(&queued, failure)).await;
                 None
             }
             Err(Refusal::Provider(error)) => {
@@ -284,9 +313,13 @@ impl Runs<'_> {
         if ready.is_empty() {
             return;
         }
+        // Taken before anything is marked: whatever happens from here on, what is not sent under it is not sent.
+        let pass = self.pipeline.lease.pass();
+        let run = format!("{}/{}", self.pipeline.worker, self.pipeline.ids.ulid());
         let start = Start {
             jobs: ready.iter().map(|(queued, _)| queued.job.id.clone()).collect(),
-            by: self.pipeline.worker.to_string(),
+            worker: self.pipeline.worker.clone(),
+            run: run.clone(),
             again: false,
         };
         let begun = match self.pipeline.storage.start(start).await {
@@ -297,22 +330,42 @@ impl Runs<'_> {
                 return;
             }
         };
+        let (ready, refused): (Vec<_>, Vec<_>) =
+            ready.into_iter().partition(|(queued, _)| begun.contains(&queued.job.id));
+        let refused = refused.into_iter().map(|(queued, _)| queued).collect();
         let sends = ready.into_iter().map(|(queued, ready)| {
-            let may = begun.contains(&queued.job.id);
-            async move {
-                if may {
-                    let span = attempt_span(&queued);
-                    self.send(channel, provider, queued, ready).instrument(span).await;
-                } else {
-                    // Withdrawn, or begun by somebody else: it is not ours any more.
-                    self.finished(&queued, None);
-                }
-            }
+            let span = attempt_span(&queued);
+            self.send(channel, provider, queued, ready, &run).instrument(span)
         });
-        join_all(sends).await;
+        tokio::join!(lease::within(pass, join_all(sends)), self.not_begun(refused));
     }
 
-    async fn send(&self, channel: &Channel, provider: &Arc<dyn Provider>, mut queued: Queued, ready: Ready) {
+    /// Withdrawn, somebody else's, or behind a message that another process took over and of which the next look brings
+    /// news. What still lives keeps its lane waiting, or a later message would overtake it.
+    async fn not_begun(&self, refused: Vec<Queued>) {
+        if refused.is_empty() {
+            return;
+        }
+        let ids: Vec<String> = refused.iter().map(|queued| queued.job.id.clone()).collect();
+        let left = match self.pipeline.storage.jobs_now(&ids).await {
+            Ok(left) => left,
+            Err(error) => {
+                tracing::warn!(%error, "sends that could not be begun could not be looked up");
+                return refused.into_iter().for_each(|queued| self.again(queued, Millis::seconds(1)));
+            }
+        };
+        for queued in refused {
+            let living = left.iter().find(|job| job.id == queued.job.id && job.state != JobState::Dead);
+            let again = living.map(|job| {
+                let mut next = Queued { job: job.clone(), work: Work::Stored };
+                next.job.due = self.now().plus(NOT_YET);
+                next
+            });
+            self.finished(&queued, again);
+        }
+    }
+
+    async fn send(&self, channel: &Channel, provider: &Arc<dyn Provider>, mut queued: Queued, ready: Ready, run: &str) {
         let began = self.now();
         queued.job.started = Some(began);
         let clock = Instant::now();
@@ -322,8 +375,13 @@ impl Runs<'_> {
         );
         let result = provider.send(channel, &ready.message).instrument(call).await;
         let took = Millis(i64::try_from(clock.elapsed().as_millis()).unwrap_or(i64::MAX));
-        let settlement = match result {
+        let mut settlement = match result {
             Ok(accepted) => self.after_acceptance(&queued, accepted, ready.used_fallback, began, took),
+            Err(error) if error.class == FailureClass::Unavailable && withheld() => {
+                // Nothing was tried: if the queue is still ours, it goes out under the new lease.
+                let (due, tries) = (self.now().plus(NOT_YET), queued.job.tries);
+                self.settlement(&queued, Fate::Keep { state: JobState::Ready, due, tries, reason: None }, None)
+            }
             Err(error) => {
                 let mut settlement = self.after_error(&queued, channel, error, began, took).await;
                 if let Some(news) = &mut settlement.news {
@@ -332,7 +390,10 @@ impl Runs<'_> {
                 settlement
             }
         };
-        self.log_attempt(&queued, channel, &settlement, took);
+        settlement.right = Right::Begun(run.to_owned());
+        if let Some(attempt) = &settlement.attempt {
+            self.log_attempt(&queued, channel, attempt);
+        }
         self.settle(&queued, settlement).await;
     }
 
@@ -359,7 +420,7 @@ impl Runs<'_> {
             vendor_code: String::new(),
             raw: String::new(),
         };
-        Settlement { job: queued.job.id.clone(), fate: Fate::Done, news, attempt: Some(attempt) }
+        Settlement { attempt: Some(attempt), ..self.settlement(queued, Fate::Done, news) }
     }
 
     /// What a failed call means for job, message and channel.
@@ -417,7 +478,7 @@ impl Runs<'_> {
                 (keep(JobState::Ready, due, tries, None), late)
             }
             Decision::Expire => {
-                let settlement = expired(queued, now, &error.failure.detail);
+                let settlement = self.expired(queued, &error.failure.detail);
                 (settlement.fate, settlement.news)
             }
             Decision::Unclear => {
@@ -436,7 +497,7 @@ impl Runs<'_> {
             vendor_code: error.vendor_code.clone(),
             raw: error.raw,
         };
-        Settlement { job: job.id.clone(), fate, news, attempt: Some(attempt) }
+        Settlement { attempt: Some(attempt), ..self.settlement(queued, fate, news) }
     }
 
     /// The channel cannot work until somebody mends it: it stops at once, and its queue stays.
@@ -461,13 +522,14 @@ impl Runs<'_> {
         channel: &Channel,
         provider: &Arc<dyn Provider>,
     ) {
+        let Some(queued) = self.as_it_stands(queued).await else { return };
         let now = self.now();
         let job = &queued.job;
         let rule = provider.spec().unclear;
         let started = job.started.unwrap_or(now);
         let wait = self.echo_wait(rule.wait, started);
         let waited = now.since(started);
-        let settlement = |fate, news| Settlement { job: job.id.clone(), fate, news, attempt: None };
+        let settlement = |fate, news| self.settlement(&queued, fate, news);
         let keep =
             |state, due, reason: &str| Fate::Keep { state, due, tries: job.tries, reason: Some(reason.to_owned()) };
         if record.state != MessageState::Queued && record.state != MessageState::Undecided {
@@ -506,6 +568,27 @@ impl Runs<'_> {
         self.settle(&queued, settlement(keep(JobState::Dead, now, &reason), undecided())).await;
     }
 
+    /// The job as the database has it, if it is still unclear: whoever began it may have settled it although its queue is
+    /// ours by now.
+    async fn as_it_stands(&self, queued: Queued) -> Option<Queued> {
+        let found = match self.pipeline.storage.jobs_now(std::slice::from_ref(&queued.job.id)).await {
+            Ok(found) => found.into_iter().next().filter(|job| job.state != JobState::Dead),
+            Err(error) => {
+                tracing::warn!(%error, "an unclear send could not be looked up");
+                self.again(queued, Millis::seconds(1));
+                return None;
+            }
+        };
+        let found = found.map(|job| Queued { job, work: queued.work.clone() });
+        match &found {
+            Some(stands) if matches!(stands.job.state, JobState::Started | JobState::Unclear) => found,
+            Some(_) | None => {
+                self.finished(&queued, found);
+                None
+            }
+        }
+    }
+
     /// How long, from its beginning, the echo of a send is waited for before its absence means anything.
     ///
     /// While we were down the vendor's callbacks found nobody, and it calls again ever less often; so after a down time
@@ -528,14 +611,12 @@ impl Runs<'_> {
     }
 
     /// One line per attempt: ids and classes, never a phone or a text.
-    fn log_attempt(&self, queued: &Queued, channel: &Channel, settlement: &Settlement, took: Millis) {
-        let attempt = settlement.attempt.as_ref();
-        let outcome = attempt.map_or("", |attempt| attempt.outcome.as_str());
-        let vendor_code = attempt.map_or("", |attempt| attempt.vendor_code.as_str());
-        crate::telemetry::attempt(&channel.provider, took);
+    fn log_attempt(&self, queued: &Queued, channel: &Channel, attempt: &Attempt) {
+        let (outcome, vendor_code) = (attempt.outcome.as_str(), attempt.vendor_code.as_str());
+        crate::telemetry::attempt(&channel.provider, attempt.duration);
         tracing::info!(
             job.id = %queued.job.id, job.attempt = queued.job.tries + 1, channel.id = %channel.id,
-            provider = %channel.provider, outcome, vendor.code = vendor_code, duration_ms = took.0, "attempt"
+            provider = %channel.provider, outcome, vendor.code = vendor_code, duration_ms = attempt.duration.0, "attempt"
         );
     }
 }
@@ -549,23 +630,7 @@ fn attempt_span(queued: &Queued) -> tracing::Span {
     )
 }
 
-/// It would leave in the person's quiet hours: it waits until they end, or fails if that is too late.
-fn put_off(queued: &Queued, now: Timestamp, end: Timestamp) -> Settlement {
-    if queued.job.not_after.is_some_and(|limit| end > limit) {
-        return expired(queued, now, "");
-    }
-    let news = queued.job.message().map(|id| MessageNews {
-        failure: Some(Failure::new(ErrorCode::StillQueued)),
-        ..MessageNews::new(id, MessageState::Queued, now)
-    });
-    let fate = Fate::Keep { state: JobState::Ready, due: end, tries: queued.job.tries, reason: None };
-    Settlement { job: queued.job.id.clone(), fate, news, attempt: None }
-}
-
-/// Too late: the message fails and its job becomes a dead letter that a person may redrive.
-fn expired(queued: &Queued, now: Timestamp, last_error: &str) -> Settlement {
-    let failure = Failure::with(ErrorCode::Expired, last_error);
-    let reason = if last_error.is_empty() { NOT_IN_TIME.to_owned() } else { format!("{NOT_IN_TIME}: {last_error}") };
-    let fate = Fate::Keep { state: JobState::Dead, due: now, tries: queued.job.tries, reason: Some(reason) };
-    Settlement { fate, ..failed(queued, now, failure) }
+/// True when the work was held back because the lease has ended, or might have been.
+fn withheld() -> bool {
+    lease::current().is_some_and(|pass| !pass.holds())
 }

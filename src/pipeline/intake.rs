@@ -26,7 +26,7 @@ use crate::storage::StorageError;
 use crate::storage::guards::MessageGuards;
 use crate::storage::messages::NewMessage;
 use crate::storage::plan::Plan;
-use crate::storage::settle::{Fate, Settlement};
+use crate::storage::settle::{Fate, Right, Settlement};
 use crate::storage::writer::{Queued, Work};
 
 /// Runs commands that need nothing from the CRM.
@@ -115,7 +115,8 @@ async fn keep(
     reason: Option<String>,
 ) {
     let fate = Fate::Keep { state, due, tries: queued.job.tries, reason };
-    let settlement = Settlement { job: queued.job.id.clone(), fate, news: None, attempt: None };
+    let right = Right::Owner(pipeline.worker.clone(), queued.job.state);
+    let settlement = Settlement { job: queued.job.id.clone(), right, fate, news: None, attempt: None };
     if pipeline.storage.settle(vec![settlement]).await.is_err() {
         return again_soon(pipeline, queue, queued);
     }

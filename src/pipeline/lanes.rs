@@ -167,6 +167,20 @@ impl Lanes {
         }
     }
 
+    /// Forgets all that waits, because somebody else may have had the queue. Lanes of running jobs stay busy until those
+    /// end.
+    pub fn start_over(&mut self) {
+        self.ready.clear();
+        self.later.clear();
+        self.waiting.clear();
+        self.lanes.retain(|_, lane| lane.busy);
+        for lane in self.lanes.values_mut() {
+            lane.jobs.clear();
+        }
+        // Whoever takes the queue again looks at once.
+        self.sight = Sight::Part { look: Timestamp(i64::MAX), wait: LOOK_MAX };
+    }
+
     /// Least time between two looks at the database.
     fn rest(&self) -> Millis {
         let rest = i64::try_from((self.took * REST).as_millis()).unwrap_or(LOOK_MAX.0);

@@ -23,6 +23,7 @@ use crate::domain::portal::{Portal, PortalState};
 use crate::domain::status::MessageState;
 use crate::domain::text::seed_of;
 use crate::domain::time::{Millis, Timestamp};
+use crate::lease;
 use crate::storage::StorageError;
 use crate::storage::commands::StoredCommand;
 use crate::storage::effects::EffectSettlement;
@@ -74,9 +75,8 @@ struct Ended {
 }
 
 impl Ended {
-    fn done(job: &Job, revision: i64) -> Self {
-        let settlement =
-            EffectSettlement { job: job.id.clone(), revision, fate: Fate::Done, comment: None, replied: None };
+    fn done(pipeline: &Pipeline, job: &Job, revision: i64) -> Self {
+        let settlement = ended_with(pipeline, job, revision, Fate::Done);
         Self { settlement: Some(settlement), again: None, error: None }
     }
 
@@ -84,6 +84,11 @@ impl Ended {
     fn again(job: &Job, due: Timestamp) -> Self {
         Self { settlement: None, again: Some((job.state, due, job.tries)), error: None }
     }
+}
+
+fn ended_with(pipeline: &Pipeline, job: &Job, revision: i64, fate: Fate) -> EffectSettlement {
+    let worker = pipeline.worker.clone();
+    EffectSettlement { job: job.id.clone(), worker, revision, fate, comment: None, replied: None }
 }
 
 async fn settle(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>, ended: Vec<Ended>) {
@@ -213,11 +218,15 @@ async fn run_effects(
         }
         effects
     };
+    // Taken before anything is marked: a process that stood still meanwhile must not write what another has written.
+    let pass = pipeline.lease.pass();
     let begun = begin_comments(pipeline, jobs, &effects).await?;
     let ready: Vec<CrmEffect> =
         effects.iter().zip(jobs).filter_map(|(effect, queued)| effect.clone().filter(|_| begun(&queued.job))).collect();
     let began = pipeline.clock.now();
-    let mut answers = if ready.is_empty() { Vec::new() } else { crm.apply(&known.portal, &ready).await }.into_iter();
+    let answers =
+        if ready.is_empty() { Vec::new() } else { lease::within(pass, crm.apply(&known.portal, &ready)).await };
+    let mut answers = answers.into_iter();
     let now = pipeline.clock.now();
     let took = now.since(began);
     Ok(jobs
@@ -228,7 +237,7 @@ async fn run_effects(
             let job = &queued.job;
             let revision = batch.revision(job);
             match effect {
-                None => rest.map_or_else(|| Ended::done(job, revision), |until| Ended::again(job, until)),
+                None => rest.map_or_else(|| Ended::done(pipeline, job, revision), |until| Ended::again(job, until)),
                 Some(_) if !begun(job) => Ended::again(job, now.plus(Millis::seconds(1))),
                 Some(effect) => match answers.next() {
                     Some(Ok(applied)) => {
@@ -270,7 +279,8 @@ async fn begin_comments(
     let begun = if adds.is_empty() {
         std::collections::HashSet::new()
     } else {
-        let start = Start { jobs: adds.clone(), by: pipeline.worker.to_string(), again: true };
+        let (worker, run) = (pipeline.worker.clone(), pipeline.worker.to_string());
+        let start = Start { jobs: adds.clone(), worker, run, again: true };
         pipeline.storage.start(start).await?
     };
     let refused: std::collections::HashSet<String> = adds.into_iter().filter(|id| !begun.contains(id)).collect();
@@ -285,7 +295,7 @@ fn succeeded(
     applied: Applied,
     now: Timestamp,
 ) -> Ended {
-    let mut ended = Ended::done(job, revision);
+    let mut ended = Ended::done(pipeline, job, revision);
     let Some(settlement) = &mut ended.settlement else { return ended };
     match (effect, applied) {
         (CrmEffect::Comment(comment), Applied::Comment(id)) => {
@@ -311,12 +321,8 @@ fn succeeded(
 
 fn failed(pipeline: &Pipeline, job: &Job, revision: i64, effect: &CrmEffect, error: CrmError, now: Timestamp) -> Ended {
     let adds = matches!(effect, CrmEffect::Comment(comment) if comment.existing.is_none());
-    let keep = |state, due, tries, reason: Option<String>| EffectSettlement {
-        job: job.id.clone(),
-        revision,
-        fate: Fate::Keep { state, due, tries, reason },
-        comment: None,
-        replied: None,
+    let keep = |state, due, tries, reason: Option<String>| {
+        ended_with(pipeline, job, revision, Fate::Keep { state, due, tries, reason })
     };
     // A comment that an earlier try may have written stays in doubt, however surely this try did nothing.
     let doubtful = matches!(effect, CrmEffect::Comment(comment) if comment.existing.is_none() && comment.maybe_written);
@@ -357,7 +363,7 @@ async fn reconcile(pipeline: &Pipeline, crm: &Arc<dyn Crm>, portal: &Portal, job
     Ok(match crm.reconcile(portal, &lines).await {
         Ok(()) => {
             crate::telemetry::settled(job.kind.code(), "", "ok");
-            Ended::done(job, revision)
+            Ended::done(pipeline, job, revision)
         }
         Err(error) => {
             tracing::warn!(%error, portal.id = %portal.id, "registrations could not be compared");

@@ -39,6 +39,8 @@ const PAUSED_LOOK: Millis = Millis::seconds(30);
 const IDLE: Millis = Millis::minutes(2);
 /// A recipient who has had enough for the moment is looked at again after this at most.
 const PEER_LOOK: Millis = Millis::seconds(4);
+/// How often the database is looked at for work that nobody was told of.
+const LOOK: Millis = Millis(500);
 /// How often the registrations of all portals are compared.
 const COMPARING: Millis = Millis::hours(24);
 /// Every so many sweeps (seconds), portals that wait for tokens are given those that came.
@@ -185,6 +187,8 @@ impl JobSink for Handle {
 /// One queue in memory.
 struct Queue {
     lanes: Lanes,
+    /// Known to be ours. One that was lost is kept until its last run ends, so that its lanes wait for that.
+    owned: bool,
     running: usize,
     /// The channel's or portal's state is being read.
     asking: bool,
@@ -205,6 +209,7 @@ impl Queue {
     fn new(now: Timestamp) -> Self {
         Self {
             lanes: Lanes::default(),
+            owned: true,
             running: 0,
             asking: false,
             allowed: None,
@@ -257,8 +262,6 @@ const RUNS_END: Duration = Duration::from_secs(7);
 /// Runs until `stop`; then lets running work finish and returns. Queues are still ours until [`hand_back`].
 pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationToken) {
     let mut inbox = mailbox.inbox;
-    let lease = pipeline.settings.lease;
-    let beating = tokio::spawn(beat(Arc::clone(&pipeline), lease, stop.clone()));
     let sweeping = tokio::spawn(sweep(Arc::clone(&pipeline), stop.clone()));
     let comparing = tokio::spawn(compare(Arc::clone(&pipeline), stop.clone()));
     let mut scheduler = Scheduler {
@@ -268,7 +271,7 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
         stops: Stops::default(),
         runs: TaskTracker::new(),
     };
-    let mut look = tokio::time::interval(Duration::from_millis(500));
+    let mut look = tokio::time::interval(LOOK.to_duration());
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut rounds: u64 = 0;
     let mut batch = Vec::new();
@@ -290,41 +293,49 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
     }
     scheduler.runs.close();
     let _ = tokio::time::timeout(RUNS_END, scheduler.runs.wait()).await;
-    beating.abort();
     sweeping.abort();
     comparing.abort();
 }
 
 /// Lets every queue go, so that another process (or the next one) takes it at once. To be called when nothing can store
-/// jobs any more.
+/// jobs any more, and [`beat`] has ended.
 pub async fn hand_back(pipeline: &Pipeline) {
+    // A run that did not end in time must not send once somebody else has its job.
+    pipeline.lease.end();
     if let Err(error) = pipeline.storage.worker_leave(&pipeline.worker).await {
         tracing::warn!(%error, "queues could not be handed back; they are taken over when the lease ends");
     }
 }
 
-/// Proves to the other replicas that this process lives.
-async fn beat(pipeline: Arc<Pipeline>, lease: Millis, stop: CancellationToken) {
+/// Proves to the other replicas that this process lives, until `stop`: as long as anything runs or is taken in, or
+/// others would take the queues over while their last runs end.
+pub async fn beat(pipeline: Arc<Pipeline>, stop: CancellationToken) {
+    let length = pipeline.settings.lease;
     let mut first = true;
-    let mut written = pipeline.clock.now();
     loop {
-        let now = pipeline.clock.now();
-        match pipeline.storage.worker_beat(&pipeline.worker, first, lease).await {
-            Ok(()) => {
-                if now.since(written) > lease {
+        // From before it was asked for: the others count from a later moment, so they keep off for longer than we believe.
+        let from = std::time::Instant::now();
+        let told = pipeline.storage.worker_beat(&pipeline.worker, first, length);
+        match tokio::time::timeout(length.to_duration(), told).await {
+            Ok(Ok(())) => {
+                match pipeline.storage.server_time().await {
+                    Ok(told) => pipeline.clock.follow(told),
+                    Err(error) => tracing::warn!(%error, "the server's time could not be read"),
+                }
+                if pipeline.lease.renew(from, length) {
                     // Others may have taken our queues meanwhile; what is still ours is found again.
                     pipeline.scheduler.send(Message::Lost);
                 }
-                written = now;
                 if first {
                     pipeline.scheduler.send(Message::News);
                 }
                 first = false;
             }
-            Err(error) => tracing::warn!(%error, "the worker's sign of life was not written"),
+            Ok(Err(error)) => tracing::warn!(%error, "the worker's sign of life was not written"),
+            Err(_) => tracing::warn!("the worker's sign of life took longer than the lease"),
         }
         tokio::select! {
-            () = tokio::time::sleep(Millis(lease.0 / 3).to_duration()) => {}
+            () = tokio::time::sleep(Millis(length.0 / 3).to_duration()) => {}
             () = stop.cancelled() => return,
         }
     }
@@ -440,8 +451,14 @@ impl Scheduler {
             Message::Finished(finished) => {
                 if let Some(queue) = self.queues.get_mut(&finished.queue) {
                     queue.running = queue.running.saturating_sub(1);
-                    queue.lanes.finish(&finished.lane, &finished.id, finished.again, now);
-                    touched.insert(finished.queue);
+                    // Of a queue that was lost the database knows better.
+                    let again = finished.again.filter(|_| queue.owned);
+                    queue.lanes.finish(&finished.lane, &finished.id, again, now);
+                    if queue.owned {
+                        touched.insert(finished.queue);
+                    } else if queue.running == 0 {
+                        self.queues.remove(&finished.queue);
+                    }
                 }
             }
             Message::Called { queue: key, awaited } => {
@@ -518,13 +535,18 @@ impl Scheduler {
         }
     }
 
-    /// The lease was over for a while: nothing in memory can be trusted. Runs under way settle as they end; the store
-    /// refuses to begin what somebody else has begun.
+    /// The lease was over for a while: what waits in memory cannot be trusted. Runs under way go on as far as they may; the
+    /// store refuses to begin or settle what is somebody else's by now.
     fn lost_everything(&mut self) {
-        for key in self.queues.keys() {
+        for (key, queue) in &mut self.queues {
             self.pipeline.scheduler.set_owned(key, false);
+            queue.owned = false;
+            queue.lanes.start_over();
+            queue.allowed = None;
+            queue.held_until = None;
+            queue.alarm = None;
         }
-        self.queues.clear();
+        self.queues.retain(|_, queue| queue.running > 0);
         self.alarms.clear();
         tracing::warn!("the lease was over for a while; queues are taken anew");
         self.look_for_news(true);
@@ -535,13 +557,13 @@ impl Scheduler {
         for queued in jobs {
             let key = queued.job.queue.clone();
             match self.queues.get_mut(&key) {
-                Some(queue) => {
+                Some(queue) if queue.owned => {
                     queue.touched = now;
                     queue.lanes.push(queued, now);
                     touched.insert(key);
                 }
-                // The queue was let go between the commit and now.
-                None => foreign.push(queued.job),
+                // The queue was let go or lost between the commit and now.
+                Some(_) | None => foreign.push(queued.job),
             }
         }
         if !foreign.is_empty() {
@@ -557,9 +579,10 @@ impl Scheduler {
 
     /// Looks in the database for queues with work that nobody runs.
     fn look_around(&mut self, rounds: u64) {
-        // Every half second for news of other replicas, every five for queues whose owner is gone, every twenty for
-        // jobs that fell through.
-        self.look_for_news(rounds.is_multiple_of(10));
+        // Every half second for news of other replicas, twice a lease for queues whose owner is gone, every twenty for jobs
+        // that fell through.
+        let orphans = u64::try_from(self.pipeline.settings.lease.0 / (2 * LOOK.0)).unwrap_or(1).max(1);
+        self.look_for_news(rounds.is_multiple_of(orphans));
         if rounds.is_multiple_of(40) {
             let pipeline = Arc::clone(&self.pipeline);
             self.runs.spawn(async move {
@@ -573,6 +596,10 @@ impl Scheduler {
     }
 
     fn look_for_news(&mut self, orphans: bool) {
+        // Without a living lease a queue would be anybody's at once, and nothing begun in it could leave.
+        if !self.pipeline.lease.pass().holds() {
+            return;
+        }
         let pipeline = Arc::clone(&self.pipeline);
         self.runs.spawn(async move {
             match pipeline.storage.queues_to_look_at(&pipeline.worker, orphans).await {
@@ -593,6 +620,7 @@ impl Scheduler {
         }
         self.pipeline.scheduler.set_owned(&key, true);
         let queue = self.queues.entry(key.clone()).or_insert_with(|| Queue::new(now));
+        queue.owned = true;
         queue.touched = now;
         queue.lanes.look_again(now);
         self.pump(&key);
@@ -627,7 +655,7 @@ impl Scheduler {
         let idle: Vec<QueueKey> = self
             .queues
             .iter()
-            .filter(|(_, queue)| queue.running == 0 && queue.lanes.is_idle())
+            .filter(|(_, queue)| queue.owned && queue.running == 0 && queue.lanes.is_idle())
             .filter(|(_, queue)| now.since(queue.touched) > IDLE)
             .map(|(key, _)| key.clone())
             .collect();
@@ -674,7 +702,7 @@ impl Scheduler {
     /// Starts whatever of a queue may run now, and sets its alarm for what may run later.
     fn pump(&mut self, key: &QueueKey) {
         let now = self.now();
-        let Some(queue) = self.queues.get_mut(key) else { return };
+        let Some(queue) = self.queues.get_mut(key).filter(|queue| queue.owned) else { return };
         let look = queue.lanes.next_look();
         if look.is_some_and(|at| at <= now) {
             queue.lanes.reading();

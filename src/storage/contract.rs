@@ -5,8 +5,10 @@
 
 mod backends;
 mod guards;
+mod model;
 mod past;
 mod retention;
+mod statuses;
 mod steps;
 pub(super) mod things;
 
@@ -18,8 +20,8 @@ use super::db::{Arg, Batch, Db, Dialect, expanded};
 use super::sealed::Sealer;
 use super::writer::{JobSink, Queued};
 use super::{Storage, StorageOptions, sql};
-use crate::domain::ids::IdSource;
-use crate::domain::job::QueueKey;
+use crate::domain::ids::{IdSource, WorkerId};
+use crate::domain::job::{Job, JobKind, QueueKey};
 use crate::domain::time::{Clock, Millis, Timestamp};
 
 /// A clock that stands where it is put.
@@ -87,6 +89,14 @@ impl World {
         let (ids, as_sink) = (Arc::new(TestIds::default()), Arc::clone(&sink) as Arc<dyn JobSink>);
         let storage = Storage::new(db.clone(), sealer, ids, Arc::clone(&clock) as Arc<dyn Clock>, as_sink, options);
         Self { storage, clock, sink, db, _folder: folder }
+    }
+
+    /// Makes a worker own a queue.
+    pub(super) async fn own(&self, worker: &WorkerId, queue: &QueueKey) {
+        self.storage.worker_beat(worker, false, Millis::minutes(1)).await.unwrap();
+        let nothing = Job::new(JobKind::Send, "", queue.clone(), String::new(), String::new(), self.clock.now());
+        self.storage.tell_queues(&[nothing]).await.unwrap();
+        assert!(self.storage.queue_take(worker, queue).await.unwrap());
     }
 
     /// Jobs handed over since the last call, by id.

@@ -6,7 +6,7 @@ use super::db::{Tx, args};
 use super::settle::{Fate, keep_row};
 use super::writer::{Harvest, Queued, Step, Work};
 use super::{Storage, StorageError, jobs, sql};
-use crate::domain::ids::{CommandId, CrmCommentId, MessageId};
+use crate::domain::ids::{CommandId, CrmCommentId, MessageId, WorkerId};
 use crate::domain::time::Timestamp;
 
 /// How one effect ended.
@@ -14,6 +14,8 @@ use crate::domain::time::Timestamp;
 pub struct EffectSettlement {
     /// The job.
     pub job: String,
+    /// Whose run it was. The job changes only while this worker owns its queue; what became of the CRM is kept anyway.
+    pub worker: WorkerId,
     /// The job's revision when it ran: if it grew meanwhile, the work is asked for again.
     pub revision: i64,
     /// What becomes of the job.
@@ -46,7 +48,9 @@ pub(super) async fn write(
     tx.batch(sql::COMMENTS_PUT, comments.map(|(message, id)| args![message.as_str(), id.as_str()]).collect()).await?;
     let replied = settlements.iter().filter_map(|settlement| settlement.replied.as_ref());
     tx.batch(sql::COMMANDS_CLOSE, replied.map(|command| args![command.as_str(), now.0]).collect()).await?;
-    let kept = settlements.iter().filter_map(|settlement| keep_row(&settlement.job, &settlement.fate, now));
+    let kept = settlements.iter().filter_map(|settlement| {
+        keep_row(&settlement.job, ["", settlement.worker.as_str(), ""], &settlement.fate, now)
+    });
     tx.batch(sql::JOBS_PUT, kept.collect()).await?;
 
     let done: Vec<&&EffectSettlement> = settlements.iter().filter(|settlement| settlement.fate == Fate::Done).collect();
@@ -57,7 +61,8 @@ pub(super) async fn write(
         return Ok(());
     }
     // Some were asked for again while they ran: what is left of them waits anew.
-    let left = done.iter().map(|settlement| args![settlement.job.as_str(), now.0]).collect();
+    let left =
+        done.iter().map(|settlement| args![settlement.job.as_str(), settlement.worker.as_str(), now.0]).collect();
     for row in tx.batch_rows(sql::JOBS_AGAIN, left).await? {
         harvest.jobs.push(Queued { job: jobs::read(&row)?, work: Work::Stored });
     }

@@ -66,8 +66,8 @@ pub(super) async fn write(
         }
         answers.push(answer);
     }
-    messages::move_up(tx, context, now, &news.iter().collect::<Vec<_>>(), harvest).await?;
     settle_unclear(tx, &news, harvest).await?;
+    messages::move_up(tx, context, now, &news.iter().collect::<Vec<_>>(), harvest).await?;
     store_inbound(tx, now, ingests).await?;
     Ok(answers)
 }

@@ -150,7 +150,39 @@ pub(super) async fn move_up(
     let (notes, news): (Vec<&MessageNews>, Vec<&MessageNews>) =
         news.iter().partition(|item| item.state == MessageState::Queued);
     note(tx, context, now, &notes, harvest).await?;
-    let merged = merge(&news);
+    for round in rounds(&news) {
+        move_once(tx, context, now, &round, harvest).await?;
+    }
+    Ok(())
+}
+
+/// Splits news so that merging those of one message says the same as hearing them one after the other: what comes behind
+/// a failure counts if the message had got too far to fail.
+fn rounds<'a>(news: &[&'a MessageNews]) -> Vec<Vec<&'a MessageNews>> {
+    let mut rounds: Vec<Vec<&MessageNews>> = Vec::new();
+    let mut last: BTreeMap<&str, (usize, bool)> = BTreeMap::new();
+    for item in news {
+        let (round, ended) = last.entry(item.id.as_str()).or_default();
+        *round += usize::from(*ended);
+        *ended = matches!(item.state, MessageState::Failed | MessageState::Cancelled);
+        if rounds.len() <= *round {
+            rounds.push(Vec::new());
+        }
+        if let Some(place) = rounds.get_mut(*round) {
+            place.push(item);
+        }
+    }
+    rounds
+}
+
+async fn move_once(
+    tx: &mut Tx,
+    context: &Context,
+    now: Timestamp,
+    news: &[&MessageNews],
+    harvest: &mut Harvest,
+) -> Result<(), StorageError> {
+    let merged = merge(news);
     let rows = merged.values().map(|step| step.move_row(now)).collect();
     let mut moved = HashSet::new();
     let mut comments = Vec::new();

@@ -7,7 +7,7 @@
 
 use super::db::args;
 use super::messages::MessageNews;
-use super::settle::{Fate, Settlement};
+use super::settle::{Fate, Right, Settlement};
 use super::{Storage, StorageError, sql};
 use crate::domain::ids::MessageId;
 use crate::domain::job::{JobKind, JobState};
@@ -103,6 +103,6 @@ impl Storage {
             ..MessageNews::new(MessageId::stored(id), MessageState::Undecided, now)
         });
         let fate = Fate::Keep { state: JobState::Dead, due: now, tries: 0, reason: Some(reason) };
-        Settlement { job, fate, news, attempt: None }
+        Settlement { job, right: Right::Store, fate, news, attempt: None }
     }
 }

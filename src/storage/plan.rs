@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::db::{Tx, args};
 use super::messages::{self, NewMessage};
-use super::settle::{self, Fate};
+use super::settle::{self, Fate, Right};
 use super::writer::{Context, Harvest, Outcome, Queued, Step, Work, add_jobs};
 use super::{Storage, StorageError, guards, jobs, progress, sql};
 use crate::domain::ids::CommandId;
@@ -131,7 +131,8 @@ async fn hold(tx: &mut Tx, context: &Context, now: Timestamp, new: &[&NewMessage
     jobs::add(tx, now, held.iter().map(|(job, _)| job)).await?;
     let dead = held.iter().filter_map(|(job, failure)| {
         let reason = Some(format!("held: the person has just got the same text ({})", failure.detail));
-        settle::keep_row(&job.id, &Fate::Keep { state: JobState::Dead, due: now, tries: 0, reason }, now)
+        let fate = Fate::Keep { state: JobState::Dead, due: now, tries: 0, reason };
+        settle::keep_row(&job.id, Right::Store.columns(), &fate, now)
     });
     tx.batch(sql::JOBS_PUT, dead.collect()).await?;
     Ok(())

@@ -6,6 +6,7 @@ use super::db::{Tx, args};
 use super::messages::{self, Attempt, MessageNews};
 use super::writer::{Context, Harvest, Outcome, Step};
 use super::{Storage, StorageError, sql};
+use crate::domain::ids::WorkerId;
 use crate::domain::job::JobState;
 use crate::domain::time::Timestamp;
 
@@ -14,8 +15,10 @@ use crate::domain::time::Timestamp;
 pub struct Start {
     /// Ids of the jobs.
     pub jobs: Vec<String>,
-    /// Who begins: names the worker and the run.
-    pub by: String,
+    /// Who begins; it must own the jobs' queues.
+    pub worker: WorkerId,
+    /// The mark of this run, different for every run ([`Right::Begun`]).
+    pub run: String,
     /// True for work that first looks whether it was done already; it may begin from any living state.
     pub again: bool,
 }
@@ -38,11 +41,39 @@ pub enum Fate {
     },
 }
 
+/// Stands for the store where a worker is named; no worker's id looks like this.
+const STORE: &str = "*";
+
+/// By what right a run settles a job. Without it nothing is changed: the job is somebody else's by now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Right {
+    /// It began the job under this mark, and nobody has begun it since: it knows best how that ended, whoever owns the
+    /// queue now.
+    Begun(String),
+    /// Its worker owns the job's queue, and the job still stands where the run saw it.
+    Owner(WorkerId, JobState),
+    /// The store's own: the job has just been made in this commit, or no process works on this database.
+    Store,
+}
+
+impl Right {
+    /// Mark, worker and state seen, as the statements take them; what does not apply is empty.
+    pub(super) fn columns(&self) -> [&str; 3] {
+        match self {
+            Self::Begun(run) => [run, "", ""],
+            Self::Owner(worker, seen) => ["", worker.as_str(), seen.code()],
+            Self::Store => ["", STORE, ""],
+        }
+    }
+}
+
 /// How one run ended.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settlement {
     /// The job.
     pub job: String,
+    /// By what right.
+    pub right: Right,
     /// What becomes of it.
     pub fate: Fate,
     /// What it means for the message.
@@ -64,7 +95,8 @@ impl Storage {
         }
     }
 
-    /// Stores how runs ended, with everything that follows from it.
+    /// Stores how runs ended, with everything that follows from it. Of jobs that are somebody else's by now only the try is
+    /// noted.
     ///
     /// # Errors
     /// [`StorageError`]; nothing was stored.
@@ -82,7 +114,8 @@ pub(super) async fn write_starts(
 ) -> Result<Vec<Vec<String>>, StorageError> {
     let rows = |again: bool| {
         let chosen = starts.iter().filter(|start| start.again == again);
-        chosen.flat_map(|start| start.jobs.iter().map(|job| args![job.as_str(), start.by.as_str(), now.0])).collect()
+        let row = |start: &Start, job: &String| args![job.as_str(), start.run.as_str(), start.worker.as_str(), now.0];
+        chosen.flat_map(|start| start.jobs.iter().map(|job| row(start, job))).collect()
     };
     let mut begun = HashSet::new();
     for row in tx.batch_rows(sql::JOBS_START, rows(false)).await? {
@@ -101,22 +134,36 @@ pub(super) async fn write(
     settlements: &[&Settlement],
     harvest: &mut Harvest,
 ) -> Result<(), StorageError> {
-    let news: Vec<&MessageNews> = settlements.iter().filter_map(|settlement| settlement.news.as_ref()).collect();
-    messages::move_up(tx, context, now, &news, harvest).await?;
-    messages::journal(tx, context, settlements.iter().filter_map(|settlement| settlement.attempt.as_ref())).await?;
     let done = settlements.iter().filter(|settlement| settlement.fate == Fate::Done);
-    tx.batch(sql::JOBS_DELETE, done.map(|settlement| args![settlement.job.as_str()]).collect()).await?;
-    let kept = settlements.iter().filter_map(|settlement| keep_row(&settlement.job, &settlement.fate, now));
-    tx.batch(sql::JOBS_PUT, kept.collect()).await?;
-    Ok(())
+    let done = done.map(|settlement| {
+        let [run, worker, seen] = settlement.right.columns();
+        args![settlement.job.as_str(), run, worker, seen]
+    });
+    let kept = settlements
+        .iter()
+        .filter_map(|settlement| keep_row(&settlement.job, settlement.right.columns(), &settlement.fate, now));
+    let (done, kept) = (done.collect(), kept.collect());
+    // Jobs before messages, in every step, so that two processes do not wait for each other.
+    let mut held = HashSet::new();
+    for row in tx.batch_rows(sql::JOBS_DELETE_HELD, done).await? {
+        held.insert(row.text("id")?);
+    }
+    for row in tx.batch_rows(sql::JOBS_PUT, kept).await? {
+        held.insert(row.text("id")?);
+    }
+    let ours = settlements.iter().filter(|settlement| held.contains(&settlement.job));
+    let news: Vec<&MessageNews> = ours.filter_map(|settlement| settlement.news.as_ref()).collect();
+    messages::move_up(tx, context, now, &news, harvest).await?;
+    messages::journal(tx, context, settlements.iter().filter_map(|settlement| settlement.attempt.as_ref())).await
 }
 
-/// The row of a job that stays.
-pub(super) fn keep_row(job: &str, fate: &Fate, now: Timestamp) -> Option<Vec<super::db::Arg>> {
+/// The row of a job that stays; `right` are the columns that say by what right.
+pub(super) fn keep_row(job: &str, right: [&str; 3], fate: &Fate, now: Timestamp) -> Option<Vec<super::db::Arg>> {
+    let [run, worker, seen] = right;
     match fate {
         Fate::Done => None,
         Fate::Keep { state, due, tries, reason } => {
-            Some(args![job, state.code(), due.0, i64::from(*tries), reason.clone(), now.0])
+            Some(args![job, run, worker, seen, state.code(), due.0, i64::from(*tries), reason.clone(), now.0])
         }
     }
 }

@@ -30,6 +30,29 @@ macro_rules! job_columns {
     };
 }
 
+/// The row's worker owns the job's queue.
+macro_rules! owns {
+    ($job:literal) => {
+        concat!("EXISTS (SELECT 1 FROM queues q WHERE q.key = ", $job, ".queue AND q.owner = v.worker)")
+    };
+}
+
+/// By what right a row `v(id, run, worker, seen, …)` changes a job: it began it and nobody has since, or its worker owns
+/// the queue and the job stands where it was seen (anywhere, if `seen` is empty), or it is the store itself (`*`).
+macro_rules! holds {
+    ($job:literal) => {
+        concat!(
+            "((v.run <> '' AND ",
+            $job,
+            ".started_by = v.run) OR (v.run = '' AND (v.seen = '' OR ",
+            $job,
+            ".state = v.seen) AND ",
+            owns!($job),
+            ") OR v.worker = '*')"
+        )
+    };
+}
+
 /// Columns of a message in the order `messages::read` wants them.
 macro_rules! message_columns {
     () => {
@@ -111,6 +134,9 @@ statements! {
     COMMENTS_IN_DOUBT = "UPDATE jobs SET state = 'unclear' WHERE kind = 'comment' AND state = 'ready'";
     /// Workers that live at `$1`.
     WORKERS_LIVING = "SELECT id, lease_until_ms FROM workers WHERE lease_until_ms >= $1 ORDER BY lease_until_ms DESC LIMIT 1";
+    /// The server's time as `YYYY-MM-DD HH:MM:SS.ffffff+00`. Both databases can say it; only PostgreSQL's is used, because
+    /// SQLite's is this machine's own, to the second.
+    SERVER_TIME = "SELECT CAST(CURRENT_TIMESTAMP AS TEXT) AS now";
 
     // --- workers and queues -------------------------------------------------------------------------------------
     /// A worker is alive until `$3`.
@@ -366,14 +392,19 @@ batches! {
         JOIN dialogs d ON d.channel_id = v.channel_id AND d.peer = v.peer";
 
     // --- run ----------------------------------------------------------------------------------------------------
-    /// Jobs whose work must not be done twice are begun; whoever is named by RETURNING may do it.
-    JOBS_START["tti"] = "WITH v(id, started_by, now_ms) AS (VALUES {rows})
+    /// Jobs whose work must not be done twice are begun by the owner of their queue, and only at the head of their lane:
+    /// another process may have put something ahead that the owner does not know of yet. Whoever is named by RETURNING
+    /// may do it.
+    JOBS_START["ttti"] = concat!("WITH v(id, started_by, worker, now_ms) AS (VALUES {rows})
         UPDATE jobs SET state = 'started', started_by = v.started_by, started_ms = v.now_ms, changed_ms = v.now_ms
-        FROM v WHERE jobs.id = v.id AND jobs.state = 'ready' RETURNING jobs.id";
+        FROM v WHERE jobs.id = v.id AND jobs.state = 'ready' AND ", owns!("jobs"), "
+            AND NOT EXISTS (SELECT 1 FROM jobs e WHERE e.queue = jobs.queue AND e.lane = jobs.lane AND e.seq < jobs.seq
+                AND e.state <> 'dead')
+        RETURNING jobs.id");
     /// The same for work that looks first whether it was done (comments).
-    JOBS_START_AGAIN["tti"] = "WITH v(id, started_by, now_ms) AS (VALUES {rows})
+    JOBS_START_AGAIN["ttti"] = concat!("WITH v(id, started_by, worker, now_ms) AS (VALUES {rows})
         UPDATE jobs SET state = 'started', started_by = v.started_by, started_ms = v.now_ms, changed_ms = v.now_ms
-        FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead' RETURNING jobs.id";
+        FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead' AND ", owns!("jobs"), " RETURNING jobs.id");
     /// Messages move up.
     MESSAGES_MOVE["tttiiiiiiittttii"] = "WITH v(id, channel_id, state, rank, below, accepted_ms, sent_ms, delivered_ms, read_ms,
             failed_ms, provider_id, error_code, error_detail, vendor_code, used_fallback, now_ms) AS (VALUES {rows})
@@ -404,7 +435,12 @@ batches! {
             provider_id = COALESCE(messages.provider_id, v.provider_id)
         FROM v WHERE messages.id = v.id AND messages.inbound = 0
             AND (v.channel_id IS NULL OR messages.channel_id = v.channel_id)";
-    /// Finished jobs. A dead letter is not finished, whoever still held an older copy of its job.
+    /// Sends and commands that are over, for whoever has the right to say so.
+    JOBS_DELETE_HELD["tttt"] = concat!("WITH v(id, run, worker, seen) AS (VALUES {rows})
+        DELETE FROM jobs WHERE state <> 'dead' AND id IN
+            (SELECT j.id FROM v JOIN jobs j ON j.id = v.id AND ", holds!("j"), ")
+        RETURNING id");
+    /// Jobs that are over. A dead letter is not, whoever still held an older copy of its job.
     JOBS_DELETE["t"] = "DELETE FROM jobs WHERE state <> 'dead' AND id IN (SELECT column1 FROM (VALUES {rows}) AS v)";
     /// Sends of a channel that its echo has settled, also when they had been given up.
     JOBS_DELETE_UNCLEAR["tt"] = "DELETE FROM jobs WHERE id IN (SELECT j.id FROM (VALUES {rows}) AS v
@@ -422,16 +458,17 @@ batches! {
     JOBS_DELETE_REVISION["ti"] = "DELETE FROM jobs WHERE id IN (SELECT j.id FROM (VALUES {rows}) AS v
             JOIN jobs j ON j.id = v.column1 AND j.revision = v.column2)";
     /// Effects that were asked for again while they ran.
-    JOBS_AGAIN["ti"] = "WITH v(id, now_ms) AS (VALUES {rows})
+    JOBS_AGAIN["tti"] = concat!("WITH v(id, worker, now_ms) AS (VALUES {rows})
         UPDATE jobs SET state = 'ready', tries = 0, due_ms = v.now_ms, started_ms = NULL, started_by = NULL,
             changed_ms = v.now_ms
-        FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead'
+        FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead' AND ", owns!("jobs"), "
         RETURNING jobs.id, jobs.queue, jobs.lane, jobs.kind, jobs.subject, jobs.seq, jobs.state, jobs.revision,
-            jobs.tries, jobs.due_ms, jobs.not_after_ms, jobs.started_ms, jobs.reason, jobs.changed_ms";
-    /// Jobs wait, turn unclear or die.
-    JOBS_PUT["ttiiti"] = "WITH v(id, state, due_ms, tries, reason, now_ms) AS (VALUES {rows})
+            jobs.tries, jobs.due_ms, jobs.not_after_ms, jobs.started_ms, jobs.reason, jobs.changed_ms");
+    /// Jobs wait, turn unclear or die, for whoever has the right to say so.
+    JOBS_PUT["tttttiiti"] = concat!("WITH v(id, run, worker, seen, state, due_ms, tries, reason, now_ms) AS
+            (VALUES {rows})
         UPDATE jobs SET state = v.state, due_ms = v.due_ms, tries = v.tries, reason = v.reason, changed_ms = v.now_ms
-        FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead'";
+        FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead' AND ", holds!("jobs"), " RETURNING jobs.id");
     /// The journal.
     ATTEMPTS_ADD["tttiitttt"] = "INSERT INTO attempts (id, job_id, message_id, at_ms, duration_ms, outcome, failure_class,
             vendor_code, raw) VALUES {rows} ON CONFLICT (id) DO NOTHING";

@@ -1,6 +1,8 @@
 //! Who runs what: workers prove that they live, and own queues as a whole.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use super::db::{Db, Tx, args};
 use super::{Storage, StorageError, sql};
@@ -8,14 +10,50 @@ use crate::domain::ids::WorkerId;
 use crate::domain::job::{Job, QueueKey};
 use crate::domain::time::{Millis, Timestamp};
 
+/// The database server's clock as it was last read, and when that was on this machine's steady clock.
+#[derive(Default)]
+pub(super) struct ServerClock(Mutex<Option<(Timestamp, Instant)>>);
+
 impl Storage {
+    /// The time by which leases are written and judged. Clocks of different machines disagree, so replicas share one: the
+    /// database server's, read with every sign of life and counted on by the steady clock in between. On SQLite there
+    /// is one process, and its own clock will do.
+    async fn lease_time(&self, fresh: bool) -> Result<Timestamp, StorageError> {
+        if matches!(self.db, Db::Sqlite { .. }) {
+            return Ok(self.clock.now());
+        }
+        let known = *self.server_clock.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((told, at)) = known.filter(|_| !fresh) {
+            let since = i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX);
+            return Ok(told.plus(Millis(since)));
+        }
+        let row = self.db.row(sql::SERVER_TIME, args![]).await?;
+        let text = row.ok_or_else(|| StorageError::Broken("the server tells no time".to_owned()))?.text("now")?;
+        let time: jiff::Timestamp = text.parse().map_err(|e| StorageError::Broken(format!("time {text}: {e}")))?;
+        let told = Timestamp(time.as_millisecond());
+        // Noted after the answer: what is counted on from here lags behind, and nobody's lease is thought over too early.
+        *self.server_clock.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((told, Instant::now()));
+        Ok(told)
+    }
+
+    /// The database server's clock, for processes that share one; `None` on SQLite.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn server_time(&self) -> Result<Option<Timestamp>, StorageError> {
+        match self.db {
+            Db::Sqlite { .. } => Ok(None),
+            Db::Postgres(_) => Ok(Some(self.lease_time(false).await?)),
+        }
+    }
+
     /// The worker lives until `now + lease`. On SQLite, where only one process may run, whoever was here before is
     /// gone and leaves its queues at once.
     ///
     /// # Errors
     /// [`StorageError`].
     pub async fn worker_beat(&self, worker: &WorkerId, first: bool, lease: Millis) -> Result<(), StorageError> {
-        let now = self.clock.now();
+        let now = self.lease_time(true).await?;
         if first && matches!(self.db, Db::Sqlite { .. }) {
             self.db.write(sql::WORKER_OTHERS_LEAVE, args![worker.as_str()]).await?;
         }
@@ -41,10 +79,10 @@ impl Storage {
     /// # Errors
     /// [`StorageError`].
     pub async fn queues_to_look_at(&self, worker: &WorkerId, orphans: bool) -> Result<Vec<QueueKey>, StorageError> {
-        let now = self.clock.now();
-        let mut keys = self.db.rows(sql::QUEUES_WITH_NEWS, args![worker.as_str(), now.0, now.0]).await?;
+        let (due, alive) = (self.clock.now(), self.lease_time(false).await?);
+        let mut keys = self.db.rows(sql::QUEUES_WITH_NEWS, args![worker.as_str(), due.0, alive.0]).await?;
         if orphans {
-            keys.extend(self.db.rows(sql::QUEUES_ORPHANED, args![worker.as_str(), now.0]).await?);
+            keys.extend(self.db.rows(sql::QUEUES_ORPHANED, args![worker.as_str(), alive.0]).await?);
         }
         let mut queues = Vec::new();
         for row in keys {
@@ -70,7 +108,7 @@ impl Storage {
     /// # Errors
     /// [`StorageError`]; it was not taken.
     pub async fn queue_take(&self, worker: &WorkerId, queue: &QueueKey) -> Result<bool, StorageError> {
-        let args = args![queue.to_string(), worker.as_str(), self.clock.now().0];
+        let args = args![queue.to_string(), worker.as_str(), self.lease_time(false).await?.0];
         Ok(self.db.write(sql::QUEUE_TAKE, args).await? == 1)
     }
 

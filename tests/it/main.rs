@@ -5,10 +5,12 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod api;
+mod arena;
 mod bad_input;
 mod browser;
 mod demo;
 mod deploy;
+mod force;
 mod guards;
 mod happy;
 mod house;
@@ -16,7 +18,10 @@ mod isolation;
 mod kill;
 mod life;
 mod operate;
+mod proxy;
 mod recover;
+mod replicas;
 mod seen;
 mod trouble;
+mod unclear;
 mod world;

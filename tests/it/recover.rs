@@ -120,7 +120,7 @@ async fn a_stopped_node_moves_to_postgres_with_work_in_every_state() {
     world.until("one is read", |w| is_read(w, done)).await;
     let dead = odd(&world, "79169000002", Some(Action::CutBefore));
     world.until("one is given up", |w| w.log().contains("a person must look")).await;
-    let (old, new) = (world.database(), fresh_postgres().await);
+    let (old, new) = (world.database(), fresh_postgres(None).await);
     let refused = mostik(&world, &["migrate", "--from", &old, "--to", &new]).await;
     assert!(!refused.status.success() && said(&refused).contains("another Mostik uses"), "{}", said(&refused));
     let started = odd(&world, "79169000003", Some(Action::Delay { ms: 60_000 }));

@@ -41,6 +41,16 @@ pub(crate) struct Wish {
     pub(crate) spans: bool,
     /// Language of the portal.
     pub(crate) language: &'static str,
+    /// Port of the service; any free one if absent.
+    pub(crate) port: Option<u16>,
+    /// Port at which portals and providers find the service; its own if absent.
+    pub(crate) front: Option<u16>,
+    /// Port at which the service finds the provider; the simulated one if absent.
+    pub(crate) graph: Option<u16>,
+    /// Port at which the service finds the database server; its own if absent.
+    pub(crate) database_port: Option<u16>,
+    /// Address of another PostgreSQL server than the one of all tests.
+    pub(crate) server: Option<String>,
 }
 
 impl Default for Wish {
@@ -63,12 +73,17 @@ impl Default for Wish {
             log: "info,mostik=debug",
             spans: false,
             language: "ru",
+            port: None,
+            front: None,
+            graph: None,
+            database_port: None,
+            server: None,
         }
     }
 }
 
-/// The running service.
-struct Service {
+/// A running process of the service.
+pub(crate) struct Service {
     child: Child,
     config: PathBuf,
     log: PathBuf,
@@ -88,12 +103,82 @@ impl Service {
             .spawn()
             .unwrap()
     }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.base.rsplit_once(':').unwrap().1.parse().unwrap()
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends a signal: `STOP`, `CONT`, `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let (name, pid) = (format!("-{name}"), self.child.id().to_string());
+        assert!(Command::new("kill").args([&name, &pid]).status().unwrap().success());
+    }
+
+    /// Ends it without a word, as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// No file may grow beyond so many bytes, as on a full disk; `None` takes the limit away.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        let args = ["--pid".to_owned(), self.child.id().to_string(), format!("--fsize={limit}:unlimited")];
+        assert!(Command::new("prlimit").args(args).status().unwrap().success());
+    }
+
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    /// Starts it again as it was.
+    pub(crate) fn start(&mut self) {
+        self.child = Self::spawn(&self.config, &self.log);
+    }
+
+    pub(crate) async fn until_ready(&mut self, http: &reqwest::Client) {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let asked = http.get(format!("{}/readyz", self.base)).timeout(Duration::from_secs(2));
+            if asked.send().await.is_ok_and(|answer| answer.status() == 200) {
+                return;
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the service ended with {status}: {}", self.log());
+            }
+            assert!(Instant::now() < deadline, "the service is not ready: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A caller of the messaging API.
+pub(crate) struct Submitter {
+    http: reqwest::Client,
+    channel: String,
+}
+
+impl Submitter {
+    /// Hands a text over to the process at this port; gives the answer's status, 0 without one. The same text to the same
+    /// phone is the same request.
+    pub(crate) async fn text(&self, port: u16, phone: &str, text: &str) -> u16 {
+        let url = format!("http://127.0.0.1:{port}/api/v1/messages");
+        let body = json!({"channel": self.channel, "to": phone, "text": text});
+        let asked = self.http.post(url).bearer_auth(ADMIN_TOKEN).header("Idempotency-Key", format!("{phone}/{text}"));
+        let answer = asked.json(&body).timeout(Duration::from_secs(5)).send().await;
+        answer.map_or(0, |answer| answer.status().as_u16())
     }
 }
 
@@ -106,9 +191,9 @@ pub(crate) struct World {
     pub(crate) channel: String,
     pub(crate) line: String,
     pub(crate) http: reqwest::Client,
-    service: Service,
+    pub(crate) service: Service,
     stage: AtomicU32,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -120,8 +205,9 @@ impl World {
     pub(crate) async fn with(wish: Wish) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let sandbox = Sandbox::start_with(wish.sandbox).await.unwrap();
-        let port = free_port();
-        let base = format!("http://127.0.0.1:{port}");
+        let port = wish.port.unwrap_or_else(free_port);
+        let own_base = format!("http://127.0.0.1:{port}");
+        let base = format!("http://127.0.0.1:{}", wish.front.unwrap_or(port));
         let client_secret = "secret-of-the-application".to_owned();
         let app = sandbox.add_app(AppSpec {
             client_secret: client_secret.clone(),
@@ -139,7 +225,7 @@ impl World {
         }
         let database = match wish.database {
             Some(url) => url,
-            None if wish.postgres => fresh_postgres().await,
+            None if wish.postgres => with_port(&fresh_postgres(wish.server.as_deref()).await, wish.database_port),
             None => format!("sqlite://{}", folder.path().join("data").join("mostik.db").display()),
         };
         let addresses = sandbox.addresses();
@@ -171,7 +257,7 @@ spans = {spans}
 {more}
 "#,
             oauth = addresses.oauth,
-            graph = addresses.graph,
+            graph = with_port(&addresses.graph, wish.graph),
             id = app.client_id,
             bitrix24 = wish.bitrix24,
             level = wish.log,
@@ -181,7 +267,7 @@ spans = {spans}
         std::fs::write(&config, text).unwrap();
         let log = folder.path().join("service.log");
         let child = Service::spawn(&config, &log);
-        let service = Service { child, config, log, base };
+        let service = Service { child, config, log, base: own_base };
         #[expect(clippy::disallowed_methods, reason = "tests call the service from outside")]
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let number =
@@ -196,7 +282,7 @@ spans = {spans}
             http,
             service,
             stage: AtomicU32::new(0),
-            _folder: folder,
+            folder,
         };
         world.until_ready().await;
         world.connect(wish.channel).await;
@@ -275,39 +361,53 @@ spans = {spans}
 
     /// What the service has logged so far.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(&self.service.log).unwrap_or_default()
+        self.service.log()
     }
 
     /// Ends the process without a word, as a power cut would.
     pub(crate) fn kill(&mut self) {
-        self.service.child.kill().unwrap();
-        self.service.child.wait().unwrap();
+        self.service.kill();
     }
 
     /// Waits until the process has ended by itself; gives its exit code.
     pub(crate) fn wait_for_end(&mut self) -> Option<i32> {
-        self.service.child.wait().unwrap().code()
+        self.service.wait()
     }
 
     /// Starts it again on the same database.
     pub(crate) async fn restart(&mut self) {
-        self.service.child = Service::spawn(&self.service.config, &self.service.log);
+        self.service.start();
         self.until_ready().await;
     }
 
     pub(crate) async fn until_ready(&mut self) {
-        let deadline = Instant::now() + SOON;
-        loop {
-            let answer = self.http.get(format!("{}/readyz", self.service.base)).send().await;
-            if answer.is_ok_and(|answer| answer.status() == 200) {
-                return;
-            }
-            if let Some(status) = self.service.child.try_wait().unwrap() {
-                panic!("the service ended with {status}: {}", self.log());
-            }
-            assert!(Instant::now() < deadline, "the service is not ready: {}", self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        self.service.until_ready(&self.http).await;
+    }
+
+    /// Starts another process on the same database, with a port of its own and with what else differs: pairs of what
+    /// stands in the configuration and what is to stand there.
+    pub(crate) async fn replica(&self, changes: &[(String, String)]) -> Service {
+        let port = free_port();
+        let name = format!("replica-{port}");
+        let mut text = std::fs::read_to_string(&self.service.config).unwrap();
+        let bind = format!("bind = \"127.0.0.1:{}\"", self.service.port());
+        let changes = changes.iter().cloned().chain([(bind, format!("bind = \"127.0.0.1:{port}\""))]);
+        for (from, to) in changes {
+            assert!(text.contains(&from), "{from} is not in {text}");
+            text = text.replace(&from, &to);
         }
+        let config = self.folder.path().join(format!("{name}.toml"));
+        std::fs::write(&config, text).unwrap();
+        let log = self.folder.path().join(format!("{name}.log"));
+        let child = Service::spawn(&config, &log);
+        let mut replica = Service { child, config, log, base: format!("http://127.0.0.1:{port}") };
+        replica.until_ready(&self.http).await;
+        replica
+    }
+
+    /// Hands texts over to the messaging API.
+    pub(crate) fn submitter(&self) -> Submitter {
+        Submitter { http: self.http.clone(), channel: self.channel.clone() }
     }
 
     /// Waits until the condition holds; shows the log when it does not.
@@ -466,11 +566,24 @@ pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A fresh database on the server that `tests/run` started.
-pub(crate) async fn fresh_postgres() -> String {
+/// The address with another port, if one is given.
+fn with_port(url: &str, port: Option<u16>) -> String {
+    let Some(port) = port else { return url.to_owned() };
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let (host, path) = rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
+    format!("{scheme}://{}:{port}{path}", host.rsplit_once(':').unwrap().0)
+}
+
+/// Address of the PostgreSQL server that `tests/run` started.
+pub(crate) fn postgres_server() -> String {
     #[expect(clippy::disallowed_methods, reason = "where the test server is, is told by the environment")]
-    let server = std::env::var("TEST_DATABASE_URL")
-        .expect("TEST_DATABASE_URL: run tests/run, or start PostgreSQL with tests/tools/postgres");
+    let server = std::env::var("TEST_DATABASE_URL");
+    server.expect("TEST_DATABASE_URL: run tests/run, or start PostgreSQL with tests/tools/postgres")
+}
+
+/// A fresh database, on the server of all tests unless another is given.
+pub(crate) async fn fresh_postgres(server: Option<&str>) -> String {
+    let server = server.map_or_else(postgres_server, str::to_owned);
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     let name = format!("mostik_it_{}_{}", std::process::id(), COUNTER.fetch_add(1, Ordering::SeqCst));
     let (base, _) = server.rsplit_once('/').unwrap();

@@ -429,6 +429,11 @@ impl Portal {
         Ok(self.cell.domain())
     }
 
+    /// Closes the portal's port with all its connections (nobody answers there), or opens it again.
+    pub fn set_up(&self, up: bool) {
+        self.world.set_up(self.port(), up);
+    }
+
     /// Port at the moment.
     pub fn port(&self) -> u16 {
         self.cell.port.load(Ordering::Acquire)

@@ -21,6 +21,10 @@ impl Handler for Door {
     fn handle(self: Arc<Self>, request: Request) -> Reply {
         Box::pin(async move { route(&self.0, request).await })
     }
+
+    fn cut_request(&self) -> Option<usize> {
+        self.0.cut_request("wire.oauth", "")
+    }
 }
 
 async fn route(world: &Arc<World>, request: Request) -> Response {

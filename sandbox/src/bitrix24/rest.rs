@@ -28,6 +28,10 @@ impl Handler for Door {
     fn handle(self: Arc<Self>, request: Request) -> Reply {
         Box::pin(async move { self.route(request).await })
     }
+
+    fn cut_request(&self) -> Option<usize> {
+        self.world.cut_request("wire.portal", &self.portal.member_id)
+    }
 }
 
 impl Door {

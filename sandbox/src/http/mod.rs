@@ -27,9 +27,10 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use wire::CutFrom;
+pub use wire::{CutFrom, Shape};
 use wire::{Wire, WireIo};
 
 /// Larger request bodies are answered with 413.
@@ -87,6 +88,8 @@ pub(crate) enum Fate {
     Closed,
     /// The connection is closed after so many bytes.
     Cut { at: usize, from: CutFrom },
+    /// It is written by hand in this shape, so many bytes of its body at most, then the connection is closed.
+    Misshapen { shape: Shape, at: Option<usize> },
     /// Nothing is sent and the connection stays open so long, then it is closed.
     Silent { hold_ms: u64 },
 }
@@ -170,6 +173,11 @@ pub(crate) type Reply = Pin<Box<dyn Future<Output = Response> + Send>>;
 /// Something that answers requests on one port.
 pub(crate) trait Handler: Send + Sync + 'static {
     fn handle(self: Arc<Self>, request: Request) -> Reply;
+
+    /// Asked when the first byte of a request has arrived: after how many bytes the connection is cut, if at all.
+    fn cut_request(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Says hyper to drop the connection.
@@ -190,22 +198,43 @@ pub(crate) async fn bind(port: u16) -> std::io::Result<(TcpListener, u16)> {
     Ok((listener, port))
 }
 
-/// Accepts until `stop`; every connection is a task of `tasks`.
+/// Accepts until `stop`; every connection is a task of `tasks`. While `up` says no, nobody listens on the port and every
+/// connection is closed.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    mut listener: TcpListener,
     handler: Arc<dyn Handler>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    mut up: watch::Receiver<bool>,
 ) {
+    let Ok(address) = listener.local_addr() else { return };
+    let mut connections = stop.child_token();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
+            changed = up.changed() => {
+                if changed.is_err() {
+                    // Whoever could switch it is gone with the world.
+                    return;
+                }
+                if *up.borrow() {
+                    continue;
+                }
+                drop(listener);
+                connections.cancel();
+                connections = stop.child_token();
+                listener = tokio::select! {
+                    again = listen_again(address, &mut up) => again,
+                    () = stop.cancelled() => return,
+                };
+                continue;
+            }
         };
         match accepted {
             Ok((stream, peer)) => {
                 drop(stream.set_nodelay(true));
-                tasks.spawn(connection(stream, peer.ip(), handler.clone(), stop.clone()));
+                tasks.spawn(connection(stream, peer.ip(), handler.clone(), connections.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "sandbox could not accept a connection");
@@ -215,9 +244,24 @@ pub(crate) async fn serve(
     }
 }
 
+/// Waits until the port may be listened on again, and does.
+async fn listen_again(address: SocketAddr, up: &mut watch::Receiver<bool>) -> TcpListener {
+    loop {
+        drop(up.wait_for(|up| *up).await);
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) => {
+                tracing::warn!(%error, "sandbox could not listen again");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+}
+
 async fn connection(stream: TcpStream, source: IpAddr, handler: Arc<dyn Handler>, stop: CancellationToken) {
     let wire = Arc::new(Wire::default());
-    let io = WireIo::new(TokioIo::new(stream), wire.clone());
+    let door = handler.clone();
+    let io = WireIo::new(TokioIo::new(stream), wire.clone(), Box::new(move || door.cut_request()));
     let service = service_fn(move |request| answer(request, source, handler.clone(), wire.clone()));
     tokio::select! {
         served = http1::Builder::new().serve_connection(io, service) => {
@@ -260,12 +304,45 @@ async fn answer(
         Fate::Sent => {}
         Fate::Closed => return Err(Gone),
         Fate::Cut { at, from } => wire.cut(at, from),
+        Fate::Misshapen { shape, at } => wire.instead(misshapen(&response, shape, at)),
         Fate::Silent { hold_ms } => {
             tokio::time::sleep(Duration::from_millis(hold_ms)).await;
             return Err(Gone);
         }
     }
     Ok(to_hyper(response))
+}
+
+/// A whole answer as bytes, its body cut off at `at`.
+fn misshapen(response: &Response, shape: Shape, at: Option<usize>) -> Vec<u8> {
+    use std::io::Write as _;
+    let body = response.body_bytes();
+    let shown = &body[..at.unwrap_or(body.len()).min(body.len())];
+    let mut answer = Vec::new();
+    // Writing into memory does not fail.
+    drop(write!(answer, "HTTP/1.1 {} Answer\r\n", response.status));
+    for (name, value) in &response.headers {
+        drop(write!(answer, "{name}: {value}\r\n"));
+    }
+    match shape {
+        Shape::Length { by } => {
+            let told = i64::try_from(body.len()).unwrap_or(i64::MAX).saturating_add(by).max(0);
+            drop(write!(answer, "content-length: {told}\r\n\r\n"));
+            answer.extend_from_slice(shown);
+        }
+        Shape::Chunked => {
+            drop(write!(answer, "transfer-encoding: chunked\r\n\r\n{:x}\r\n", body.len()));
+            answer.extend_from_slice(shown);
+            if shown.len() == body.len() {
+                answer.extend_from_slice(b"\r\n0\r\n\r\n");
+            }
+        }
+        Shape::UntilClose => {
+            answer.extend_from_slice(b"connection: close\r\n\r\n");
+            answer.extend_from_slice(shown);
+        }
+    }
+    answer
 }
 
 fn to_hyper(response: Response) -> hyper::Response<Sent> {

@@ -165,4 +165,8 @@ impl Handler for Door {
     fn handle(self: Arc<Self>, request: Request) -> Reply {
         Box::pin(async move { edges::route(&self.0, request).await })
     }
+
+    fn cut_request(&self) -> Option<usize> {
+        self.0.cut_request("wire.graph", "")
+    }
 }

@@ -22,6 +22,7 @@ use actix_web::{App, web};
 use serde_json::{Value, json};
 
 use crate::domain::ids::{ChannelId, IdSource};
+use crate::domain::job::{JobState, QueueKey};
 use crate::domain::language::Language;
 use crate::domain::portal::{CrmKind, Portal};
 use crate::domain::time::{Clock, Millis, Timestamp};
@@ -34,6 +35,7 @@ use crate::providers::{ResolvedSettings, whatsapp_cloud};
 use crate::storage::db::Db;
 use crate::storage::portals::Installation;
 use crate::storage::sealed::Sealer;
+use crate::storage::settle::Right;
 use crate::storage::{Storage, StorageOptions};
 
 const TOKEN: &str = "admin-token-of-the-test";
@@ -148,6 +150,14 @@ impl Api {
             peers: Peers::default(),
         };
         Self { state: web::Data::new(state), clock, _mailbox: mailbox, _folder: folder }
+    }
+
+    /// Makes our worker own the channel's queue; gives the right to say what became of a send that has not begun.
+    async fn right(&self, channel: &str) -> Right {
+        let worker = &self.state.pipeline.worker;
+        let queue = QueueKey::parse(&format!("out:{channel}")).unwrap();
+        assert!(self.state.storage.queue_take(worker, &queue).await.unwrap());
+        Right::Owner(worker.clone(), JobState::Ready)
     }
 
     /// Sends as it is, without a token.

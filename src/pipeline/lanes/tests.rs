@@ -67,6 +67,26 @@ fn the_same_job_waits_only_once_but_may_be_asked_for_while_it_runs() {
     assert!(lanes.is_idle());
 }
 
+#[test]
+fn a_queue_that_was_lost_forgets_what_waits_but_not_what_runs() {
+    let mut lanes = Lanes::default();
+    for queued in [job("a", 1, 0), job("a", 2, 0), job("b", 3, 900), job("c", 4, 0)] {
+        lanes.push(queued, NOW);
+    }
+    assert_eq!(seqs(&lanes.take(Group::Sends, 1, NOW)), [1]);
+    lanes.start_over();
+    assert!(lanes.take(Group::Sends, 10, NOW).is_empty() && lanes.is_empty() && !lanes.is_idle());
+    assert_eq!((lanes.next_due(), lanes.next_look()), (None, Some(Timestamp(i64::MAX))));
+    // Ours again: the database still shows what runs here, and what waits behind it.
+    lanes.look_again(NOW);
+    assert_eq!(lanes.next_look(), Some(NOW));
+    lanes.reading();
+    lanes.fill(Some((vec![job("a", 1, 0), job("a", 2, 0)], true)), NOW, Duration::ZERO);
+    assert!(lanes.take(Group::Sends, 10, NOW).is_empty(), "the lane waits for its run");
+    lanes.finish("a", "send:msg_1", None, NOW);
+    assert_eq!(seqs(&lanes.take(Group::Sends, 10, NOW)), [2]);
+}
+
 fn end_all(lanes: &mut Lanes, taken: &[Queued]) {
     taken.iter().for_each(|queued| lanes.finish(&queued.job.lane, &queued.job.id, None, NOW));
 }

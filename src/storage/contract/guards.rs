@@ -17,7 +17,7 @@ on_both! {
 
 mod promises {
     use super::super::World;
-    use super::super::things::{command, furnished, message};
+    use super::super::things::{command, furnished, me, message};
     use crate::domain::command::WaitFor;
     use crate::domain::guards::LineSettings;
     use crate::domain::ids::{ChannelId, MessageId, PortalId};
@@ -28,7 +28,7 @@ mod promises {
     use crate::storage::guards::TextGuard;
     use crate::storage::messages::{MessageNews, NewMessage};
     use crate::storage::plan::Plan;
-    use crate::storage::settle::{Fate, Settlement, Start};
+    use crate::storage::settle::{Fate, Right, Settlement, Start};
 
     const PEER: &str = "79001234567";
 
@@ -91,15 +91,21 @@ mod promises {
     pub(super) async fn what_has_begun_is_never_replaced(world: &World) {
         let place = furnished(world).await;
         let old = give(world, &place, "k1", 2, turn).await;
-        let start = Start { jobs: vec![format!("send:{}", old[0])], by: "w".into(), again: false };
+        world.own(&me(), &QueueKey::Channel(place.1.clone())).await;
+        let start = Start { jobs: vec![format!("send:{}", old[0])], worker: me(), run: "r1".into(), again: false };
         assert_eq!(world.storage.start(start).await.unwrap().len(), 1);
         give(world, &place, "k2", 1, turn).await;
         for id in &old {
             assert_eq!(told(world, id).await, (MessageState::Queued, None), "half a message is worse than an old one");
         }
         let accepted = MessageNews::new(old[0].clone(), MessageState::Accepted, Timestamp(1_000_100));
-        let done =
-            Settlement { job: format!("send:{}", old[0]), fate: Fate::Done, news: Some(accepted), attempt: None };
+        let done = Settlement {
+            job: format!("send:{}", old[0]),
+            right: Right::Begun("r1".into()),
+            fate: Fate::Done,
+            news: Some(accepted),
+            attempt: None,
+        };
         world.storage.settle(vec![done]).await.unwrap();
         assert_eq!(told(world, &old[0]).await, (MessageState::Accepted, None));
     }
@@ -140,7 +146,13 @@ mod promises {
         assert_eq!(record.failure.unwrap().detail, format!("№{}", first[0].short()), "says which came before");
         // What did not arrive may come again …
         let failed = MessageNews::new(first[0].clone(), MessageState::Failed, Timestamp(1_000_100));
-        let end = Settlement { job: format!("send:{}", first[0]), fate: Fate::Done, news: Some(failed), attempt: None };
+        let end = Settlement {
+            job: format!("send:{}", first[0]),
+            right: Right::Store,
+            fate: Fate::Done,
+            news: Some(failed),
+            attempt: None,
+        };
         world.storage.settle(vec![end]).await.unwrap();
         let third = give(world, &place, "k3", 1, text(false)).await;
         assert_eq!(told(world, &third[0]).await, (MessageState::Queued, None));
@@ -185,7 +197,7 @@ mod promises {
         let place = furnished(world).await;
         let late = give(world, &place, "k1", 2, |message| message.not_after = Some(Timestamp(1_500_000))).await;
         let good = give(world, &place, "k2", 1, |message| message.not_after = Some(Timestamp(1_700_000))).await;
-        let start = Start { jobs: vec![format!("send:{}", late[0])], by: "w".into(), again: false };
+        let start = Start { jobs: vec![format!("send:{}", late[0])], worker: me(), run: "r1".into(), again: false };
         world.storage.start(start).await.unwrap();
         let queue = QueueKey::Channel(place.1.clone());
         world.clock.set(1_500_000);
@@ -201,7 +213,13 @@ mod promises {
         let letters = world.storage.dead_letters(Timestamp(i64::MAX), "", 10).await.unwrap();
         assert_eq!(letters[0].job.reason.as_deref(), Some("not sent in time"));
         // Somebody who still holds an older copy of the job cannot make the dead letter vanish.
-        let done = Settlement { job: letters[0].job.id.clone(), fate: Fate::Done, news: None, attempt: None };
+        let done = Settlement {
+            job: letters[0].job.id.clone(),
+            right: Right::Store,
+            fate: Fate::Done,
+            news: None,
+            attempt: None,
+        };
         world.storage.settle(vec![done]).await.unwrap();
         assert!(world.storage.redrive(&letters[0].job.id, None).await.unwrap());
     }

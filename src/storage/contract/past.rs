@@ -8,7 +8,7 @@ on_both! {
 
 mod promises {
     use super::super::World;
-    use super::super::things::{command, furnished, message};
+    use super::super::things::{command, furnished, me, message};
     use crate::domain::command::WaitFor;
     use crate::domain::ids::ProviderMessageId;
     use crate::domain::job::{Job, JobKind, JobState};
@@ -16,7 +16,7 @@ mod promises {
     use crate::domain::time::Timestamp;
     use crate::storage::messages::MessageNews;
     use crate::storage::plan::Plan;
-    use crate::storage::settle::{Fate, Settlement, Start};
+    use crate::storage::settle::{Fate, Right, Settlement, Start};
 
     pub(super) async fn what_was_open_in_a_backup_waits_for_a_person(world: &World) {
         let (portal, channel) = furnished(world).await;
@@ -32,9 +32,11 @@ mod promises {
         let ids: Vec<_> = messages.iter().map(|message| message.record.id.clone()).collect();
         storage.plan(Plan { command: open.id.clone(), waits: true, messages }).await.unwrap();
         let send = |index: usize| Job::id_of(JobKind::Send, ids[index].as_str());
-        storage.start(Start { jobs: vec![send(0)], by: "w".into(), again: false }).await.unwrap();
+        world.own(&me(), &crate::domain::job::QueueKey::Channel(channel.clone())).await;
+        storage.start(Start { jobs: vec![send(0)], worker: me(), run: "r1".into(), again: false }).await.unwrap();
         let done = Settlement {
             job: send(2),
+            right: Right::Store,
             fate: Fate::Done,
             news: Some(MessageNews {
                 provider_id: Some(ProviderMessageId("wamid.3".into())),

@@ -28,7 +28,7 @@ mod promises {
     use std::time::{Duration, Instant};
 
     use super::super::World;
-    use super::super::things::{command, furnished, message};
+    use super::super::things::{command, furnished, me, message};
     use crate::domain::command::{Command, WaitFor};
     use crate::domain::event::{InboundContent, InboundMessage};
     use crate::domain::ids::{ChannelId, CommandId, MessageId, PortalId, ProviderMessageId};
@@ -42,7 +42,7 @@ mod promises {
     use crate::storage::messages::{Attempt, MessageFilter, MessageNews};
     use crate::storage::plan::Plan;
     use crate::storage::retention::{Act, Growth, Rule, TABLES};
-    use crate::storage::settle::{Fate, Settlement};
+    use crate::storage::settle::{Fate, Right, Settlement};
     use crate::storage::sql;
 
     const LATER: Timestamp = Timestamp(i64::MAX / 2);
@@ -94,7 +94,7 @@ mod promises {
             raw: String::new(),
         };
         let job = Job::id_of(JobKind::Send, id.as_str());
-        let done = Settlement { job, fate: Fate::Done, news: Some(news), attempt: Some(attempt) };
+        let done = Settlement { job, right: Right::Store, fate: Fate::Done, news: Some(news), attempt: Some(attempt) };
         world.storage.settle(vec![done]).await.unwrap();
         (command, id)
     }
@@ -103,6 +103,7 @@ mod promises {
     async fn told(world: &World, command: &CommandId, message: &MessageId) {
         let effect = |job: String, replied: Option<CommandId>| EffectSettlement {
             job,
+            worker: me(),
             revision: 0,
             fate: Fate::Done,
             comment: None,
@@ -135,7 +136,7 @@ mod promises {
         world.handed_over();
         let read = MessageNews::new(id.clone(), MessageState::Read, Timestamp(1_000_000));
         let job = Job::id_of(JobKind::Send, id.as_str());
-        let late = Settlement { job, fate: Fate::Done, news: Some(read), attempt: None };
+        let late = Settlement { job, right: Right::Store, fate: Fate::Done, news: Some(read), attempt: None };
         world.storage.settle(vec![late]).await.unwrap();
         assert_eq!(world.storage.find_message(&id).await.unwrap().unwrap().record.state, MessageState::Read);
         assert!(world.handed_over().is_empty(), "no comment about nobody");
@@ -166,7 +167,7 @@ mod promises {
         world.storage.plan(Plan { command: open.id.clone(), waits: true, messages }).await.unwrap();
         let dead = Job::id_of(JobKind::Send, ids[0].as_str());
         let fate = Fate::Keep { state: JobState::Dead, due: Timestamp(1), tries: 1, reason: Some("no answer".into()) };
-        let buried = Settlement { job: dead.clone(), fate, news: None, attempt: None };
+        let buried = Settlement { job: dead.clone(), right: Right::Store, fate, news: None, attempt: None };
         world.storage.settle(vec![buried]).await.unwrap();
         for table in ["messages", "commands"] {
             for rule in rules(table) {

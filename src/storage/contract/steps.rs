@@ -10,6 +10,7 @@ on_both! {
     a_plan_never_overtakes_an_earlier_command_of_its_card
     a_recipient_that_cannot_be_reached_fails_at_once
     a_send_begins_only_once
+    nobody_settles_what_is_somebody_elses
     acceptance_asks_for_the_comment_and_answers_the_robot
     a_robot_that_waits_for_delivery_is_answered_on_delivery
     two_recipients_are_answered_together
@@ -34,10 +35,10 @@ on_both! {
 
 mod promises {
     use super::super::World;
-    use super::super::things::{command, furnished, installation, message};
+    use super::super::things::{command, furnished, installation, me, message};
     use crate::domain::command::WaitFor;
     use crate::domain::event::{InboundContent, InboundMessage, StatusNews};
-    use crate::domain::ids::{ChannelId, CrmCommentId, MessageId, ProviderMessageId};
+    use crate::domain::ids::{ChannelId, CrmCommentId, MessageId, ProviderMessageId, WorkerId};
     use crate::domain::job::{JobKind, JobState, QueueKey};
     use crate::domain::outcome::{ErrorCode, Failure};
     use crate::domain::portal::PortalState;
@@ -48,14 +49,15 @@ mod promises {
     use crate::storage::ingest::Ingest;
     use crate::storage::messages::{Attempt, Created, MessageNews};
     use crate::storage::plan::Plan;
-    use crate::storage::settle::{Fate, Settlement, Start};
+    use crate::storage::settle::{Fate, Right, Settlement, Start};
 
     fn news(id: &MessageId, state: MessageState, at: i64) -> MessageNews {
         MessageNews::new(id.clone(), state, Timestamp(at))
     }
 
     fn settlement(id: &MessageId, fate: Fate, news: Option<MessageNews>) -> Settlement {
-        Settlement { job: format!("send:{id}"), fate, news, attempt: None }
+        let right = Right::Owner(me(), JobState::Ready);
+        Settlement { job: format!("send:{id}"), right, fate, news, attempt: None }
     }
 
     fn keep(state: JobState) -> Fate {
@@ -92,6 +94,8 @@ mod promises {
         let ids = messages.iter().map(|message| message.record.id.clone()).collect();
         let plan = Plan { command: command.id.clone(), waits: true, messages };
         assert!(world.storage.plan(plan).await.unwrap());
+        world.own(&me(), &QueueKey::Channel(channel.clone())).await;
+        world.own(&me(), &QueueKey::Crm(portal)).await;
         world.handed_over();
         (channel, ids)
     }
@@ -227,12 +231,64 @@ mod promises {
     pub(super) async fn a_send_begins_only_once(world: &World) {
         let (_, ids) = planned(world, "k1", WaitFor::Accepted, &["7900"]).await;
         let job = format!("send:{}", ids[0]);
-        let start = |by: &str, again| Start { jobs: vec![job.clone()], by: by.into(), again };
-        assert_eq!(world.storage.start(start("w1", false)).await.unwrap().len(), 1);
-        assert!(world.storage.start(start("w2", false)).await.unwrap().is_empty());
-        assert_eq!(world.storage.start(start("w2", true)).await.unwrap().len(), 1);
+        let start = |worker: &WorkerId, run: &str, again| {
+            let (worker, run) = (worker.clone(), run.to_owned());
+            world.storage.start(Start { jobs: vec![job.clone()], worker, run, again })
+        };
+        let stranger = WorkerId::new("STRANGER");
+        for again in [false, true] {
+            assert!(start(&stranger, "s1", again).await.unwrap().is_empty(), "the queue is not its own");
+        }
+        assert_eq!(start(&me(), "m1", false).await.unwrap().len(), 1);
+        assert!(start(&me(), "m2", false).await.unwrap().is_empty());
+        assert_eq!(start(&me(), "m3", true).await.unwrap().len(), 1);
         let stored = world.storage.jobs_now(std::slice::from_ref(&job)).await.unwrap();
         assert_eq!((stored[0].state, stored[0].started), (JobState::Started, Some(Timestamp(1_000_000))));
+    }
+
+    pub(super) async fn nobody_settles_what_is_somebody_elses(world: &World) {
+        let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &["7900"]).await;
+        let (queue, job) = (QueueKey::Channel(channel), format!("send:{}", ids[0]));
+        let next = WorkerId::new("NEXT");
+        let start = async |worker: &WorkerId, run: &str| {
+            let start = Start { jobs: vec![job.clone()], worker: worker.clone(), run: run.into(), again: false };
+            world.storage.start(start).await.unwrap().len()
+        };
+        let settle = async |right: Right, fate: Fate, news: MessageNews| {
+            let settlement = Settlement { right, ..settlement(&ids[0], fate, Some(news)) };
+            world.storage.settle(vec![settlement]).await.unwrap();
+            let stored = world.storage.jobs_now(std::slice::from_ref(&job)).await.unwrap();
+            (stored.first().map(|job| job.state), state(world, &ids[0]).await)
+        };
+        let failed = || news(&ids[0], MessageState::Failed, 1_000_100);
+        let undecided = || news(&ids[0], MessageState::Undecided, 1_000_100);
+        let owner = |worker: &WorkerId, seen| Right::Owner(worker.clone(), seen);
+        assert_eq!(start(&me(), "m1").await, 1);
+        // Its lease ends, and another takes the queue over.
+        world.storage.worker_beat(&me(), false, crate::domain::time::Millis(-1)).await.unwrap();
+        world.own(&next, &queue).await;
+        let before = (Some(JobState::Started), MessageState::Queued);
+        assert_eq!(
+            settle(owner(&me(), JobState::Started), Fate::Done, failed()).await,
+            before,
+            "not the owner any more"
+        );
+        assert_eq!(settle(owner(&next, JobState::Ready), Fate::Done, failed()).await, before, "it was seen elsewhere");
+        let unclear = (Some(JobState::Unclear), MessageState::Undecided);
+        assert_eq!(settle(owner(&next, JobState::Started), keep(JobState::Unclear), undecided()).await, unclear);
+        let ready = (Some(JobState::Ready), MessageState::Undecided);
+        let late = news(&ids[0], MessageState::Undecided, 1_000_200);
+        assert_eq!(settle(owner(&next, JobState::Unclear), keep(JobState::Ready), late.clone()).await, ready);
+        // Whoever began it knows best, as long as nobody has begun it since.
+        assert_eq!(settle(Right::Begun("m1".into()), keep(JobState::Unclear), late.clone()).await, unclear);
+        assert_eq!(settle(owner(&next, JobState::Unclear), keep(JobState::Ready), late.clone()).await, ready);
+        assert_eq!(start(&me(), "m2").await, 0);
+        assert_eq!(start(&next, "n1").await, 1);
+        let started = (Some(JobState::Started), MessageState::Undecided);
+        assert_eq!(settle(Right::Begun("m1".into()), Fate::Done, failed()).await, started, "another has begun it");
+        let accepted = news(&ids[0], MessageState::Accepted, 1_000_300);
+        let done = (None, MessageState::Accepted);
+        assert_eq!(settle(Right::Begun("n1".into()), Fate::Done, accepted).await, done);
     }
 
     pub(super) async fn acceptance_asks_for_the_comment_and_answers_the_robot(world: &World) {
@@ -428,6 +484,7 @@ mod promises {
         assert!(after > before);
         let done = |revision| EffectSettlement {
             job: job.clone(),
+            worker: me(),
             revision,
             fate: Fate::Done,
             comment: Some((ids[0].clone(), CrmCommentId("77".into()))),
@@ -545,7 +602,7 @@ mod promises {
 
     pub(super) async fn waiting_sends_can_be_withdrawn_and_running_ones_not(world: &World) {
         let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &["7900", "7901", "7902"]).await;
-        let running = Start { jobs: vec![format!("send:{}", ids[0])], by: "w".into(), again: false };
+        let running = Start { jobs: vec![format!("send:{}", ids[0])], worker: me(), run: "m1".into(), again: false };
         world.storage.start(running).await.unwrap();
         assert_eq!(world.storage.cancel_sends(&QueueKey::Channel(channel)).await.unwrap(), 2);
         assert_eq!(state(world, &ids[0]).await, MessageState::Queued);

@@ -111,3 +111,8 @@ pub(in crate::storage) fn message(
         guards: MessageGuards::default(),
     }
 }
+
+/// The worker of this process.
+pub(super) fn me() -> crate::domain::ids::WorkerId {
+    crate::domain::ids::WorkerId::new("ME")
+}

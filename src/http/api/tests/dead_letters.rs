@@ -9,7 +9,8 @@ use crate::storage::messages::MessageNews;
 use crate::storage::settle::{Fate, Settlement};
 
 /// Gives up the sends of these messages in one commit, as a worker does.
-async fn bury(api: &Api, messages: &[String]) {
+async fn bury(api: &Api, channel: &str, messages: &[String]) {
+    let right = api.right(channel).await;
     let settlements = messages.iter().map(|id| {
         let news = MessageNews {
             failure: Some(Failure::new(ErrorCode::Expired)),
@@ -21,7 +22,8 @@ async fn bury(api: &Api, messages: &[String]) {
             tries: 3,
             reason: Some("it was not sent in time".to_owned()),
         };
-        Settlement { job: Job::id_of(JobKind::Send, id), fate, news: Some(news), attempt: None }
+        let right = right.clone();
+        Settlement { job: Job::id_of(JobKind::Send, id), right, fate, news: Some(news), attempt: None }
     });
     api.state.storage.settle(settlements.collect()).await.unwrap();
 }
@@ -33,7 +35,7 @@ async fn with_dead(count: usize) -> (Api, String, Vec<String>) {
     for _ in 0..count {
         messages.push(api.send_text(&channel, "79001234567").await);
     }
-    bury(&api, &messages).await;
+    bury(&api, &channel, &messages).await;
     (api, channel, messages)
 }
 
@@ -66,7 +68,7 @@ async fn no_letter_is_lost_between_pages() {
     let (api, channel, mut messages) = with_dead(7).await;
     api.clock.0.store(START + 1, Ordering::SeqCst);
     let later = api.send_text(&channel, "79001234567").await;
-    bury(&api, std::slice::from_ref(&later)).await;
+    bury(&api, &channel, std::slice::from_ref(&later)).await;
     messages.push(later);
     let newest_first: Vec<String> = messages.iter().rev().map(|id| format!("send:{id}")).collect();
     for limit in [1, 3, 200] {

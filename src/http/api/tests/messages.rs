@@ -218,8 +218,10 @@ async fn a_message_tells_its_whole_story() {
         ..MessageNews::new(message.clone(), state, Timestamp(at))
     };
     let keep = Fate::Keep { state: crate::domain::job::JobState::Ready, due: Timestamp(START), tries: 1, reason: None };
+    let right = api.right(&channel).await;
     let settle = |fate: &Fate, news: Option<MessageNews>, attempt: Attempt| {
-        let settlement = Settlement { job: job.clone(), fate: fate.clone(), news, attempt: Some(attempt) };
+        let (right, fate) = (right.clone(), fate.clone());
+        let settlement = Settlement { job: job.clone(), right, fate, news, attempt: Some(attempt) };
         api.state.storage.settle(vec![settlement])
     };
     settle(&keep, None, attempt(START + 1, "unavailable", Some("unavailable"), "<html>")).await.unwrap();

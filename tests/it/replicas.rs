@@ -1,0 +1,158 @@
+//! Several processes on one database: they share the work, and whoever falls silent loses its queues without loss,
+//! repetition or overtaking.
+
+use std::time::Duration;
+
+use sandbox::{Action, Fault};
+use serde_json::json;
+
+use crate::arena::{Arena, Trouble, ordeal};
+use crate::proxy::{Flow, Proxy, fill};
+use crate::world::{Service, Wish, World, free_port};
+
+const LOAD: Duration = Duration::from_secs(12);
+/// With room for sends that wait for an echo six times as long as their process was away (`docs/adr/0004`).
+const SETTLE: Duration = Duration::from_secs(140);
+
+fn wish() -> Wish {
+    Wish { postgres: true, no_bucket: true, ..Wish::default() }
+}
+
+async fn three(wish: Wish) -> Arena {
+    Arena::new(3, rand::random(), wish, "1s", false).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_processes_share_the_work_and_keep_the_limits_in_sum() {
+    let channel = json!({"messages_per_second": 20});
+    let wish = Wish { channel, no_bucket: false, ..wish() };
+    let mut arena = Arena::new(3, rand::random(), wish, "20s", false).await;
+    // Refusals of the vendors are counted by them.
+    arena.world.number.set_throughput(23);
+    ordeal(&mut arena, &[], LOAD, SETTLE).await;
+    let refused: Vec<String> = arena.world.sandbox.refusals().iter().map(|refusal| format!("{refusal:?}")).collect();
+    assert_eq!(refused, Vec::<String>::new(), "seed {}", arena.seed);
+    assert_eq!(arena.world.sandbox.counter("graph.error.130429"), 0);
+    assert_eq!(arena.world.sandbox.counter("rest.error.QUERY_LIMIT_EXCEEDED"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_loses_nothing() {
+    let mut arena = three(wish()).await;
+    ordeal(&mut arena, &[Trouble::Kill], LOAD, SETTLE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_stood_still_repeats_nothing_when_it_wakes() {
+    let mut arena = three(wish()).await;
+    ordeal(&mut arena, &[Trouble::Pause], LOAD, SETTLE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_cut_off_from_the_database_loses_and_repeats_nothing() {
+    let mut arena = three(wish()).await;
+    ordeal(&mut arena, &[Trouble::Stall, Trouble::Cut], LOAD, SETTLE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_are_restarted_in_turn_under_load() {
+    let mut arena = three(wish()).await;
+    ordeal(&mut arena, &[Trouble::Restart], LOAD, SETTLE).await;
+}
+
+const FIRST: &str = "79161110001";
+const SECOND: &str = "79161110002";
+
+fn short_lease() -> String {
+    "[delivery]\nretry_schedule = [\"300ms\", \"500ms\"]\nunclear_wait = \"1500ms\"\nlease = \"1s\"\n".to_owned()
+}
+
+/// A world whose vendors find the service behind a wire.
+async fn behind(wish: Wish) -> (World, Proxy) {
+    let port = free_port();
+    let front = Proxy::to(&[port]);
+    (World::with(Wish { port: Some(port), front: Some(front.port), ..wish }).await, front)
+}
+
+/// Lets the vendors' calls go to another process, also on connections that stand.
+fn hand_over(front: &Proxy, to: &Service) {
+    front.aim(&[to.port()]);
+    front.set(Flow::Cut);
+    front.set(Flow::Open);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_was_about_to_leave_when_the_process_stood_still_does_not_leave_when_it_wakes() {
+    let graph = Proxy::closed(&[], 1);
+    let (world, front) = behind(Wish { graph: Some(graph.port), config: short_lease(), ..wish() }).await;
+    for phone in [FIRST, SECOND] {
+        world.open_window(phone).await;
+    }
+    let real = world.sandbox.addresses().graph;
+    graph.aim(&[real.rsplit_once(':').unwrap().1.parse().unwrap()]);
+    let waiting = fill(&graph).await;
+    let submit = world.submitter();
+    assert_eq!(submit.text(world.service.port(), FIRST, "once").await, 202);
+    // It is begun, and its connection does not come about.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.service.signal("STOP");
+    let change = (format!(":{}\"", graph.port), real.trim_start_matches("http://127.0.0.1").to_owned() + "\"");
+    let other = world.replica(&[change]).await;
+    hand_over(&front, &other);
+    // Another takes over. Its later message proves that the way back works, so the first one is sent again.
+    assert_eq!(submit.text(other.port(), SECOND, "proof").await, 202);
+    world.within(Duration::from_secs(30), "the other has sent it", |w| w.messages(FIRST).len() == 1).await;
+    graph.open();
+    // The connection comes about while the process still stands.
+    world.within(Duration::from_secs(40), "it is connected", |_| graph.accepted() > waiting.len()).await;
+    world.service.signal("CONT");
+    world.until("it has noticed", |w| w.log().contains("the lease was over for a while")).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.messages(FIRST).len(), 1, "sent again by a process that had lost it: {}", world.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_had_left_when_the_process_stood_still_is_not_repeated_by_whoever_takes_over() {
+    let (world, front) = behind(Wish { config: short_lease(), ..wish() }).await;
+    for phone in [FIRST, SECOND] {
+        world.open_window(phone).await;
+    }
+    let submit = world.submitter();
+    // The provider takes its time, but less than the echo is waited for.
+    world.sandbox.add_fault(Fault::new("graph.messages", Action::Delay { ms: 1000 }).phone(FIRST));
+    for text in ["1", "2"] {
+        assert_eq!(submit.text(world.service.port(), FIRST, text).await, 202);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.service.signal("STOP");
+    let other = world.replica(&[]).await;
+    hand_over(&front, &other);
+    assert_eq!(submit.text(other.port(), SECOND, "proof").await, 202);
+    world.within(Duration::from_secs(30), "the other goes on", |w| w.messages(SECOND).len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    world.service.signal("CONT");
+    world.within(Duration::from_secs(30), "both have left", |w| w.messages(FIRST).len() >= 2).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let texts: Vec<String> = world.messages(FIRST).into_iter().map(|message| message.shown.text).collect();
+    assert_eq!(texts, ["1", "2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comment_that_another_process_has_written_meanwhile_is_not_written_again() {
+    let (world, front) = behind(Wish { config: short_lease(), ..wish() }).await;
+    // The first try does nothing, so the next one looks whether it did, and is told only after the process stands still.
+    let (add, list) = ("crm.timeline.comment.add", "crm.timeline.comment.list");
+    world.sandbox.add_fault(Fault::new("rest.batch", Action::CutBefore).contains(add).times(1));
+    world.sandbox.add_fault(Fault::new("rest.batch", Action::Delay { ms: 700 }).contains(list).times(1));
+    let deal = world.deal(FIRST);
+    world.fire(deal, &json!({"recipients": "main", "template": "greeting:ru"}));
+    world.until("it is looked for", |w| w.sandbox.faults()[1].fired == 1).await;
+    world.service.signal("STOP");
+    let other = world.replica(&[]).await;
+    hand_over(&front, &other);
+    world.within(Duration::from_secs(30), "the other has written it", |w| w.comments(deal).len() == 1).await;
+    world.service.signal("CONT");
+    world.until("it has noticed", |w| w.log().contains("the lease was over for a while")).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.comments(deal).len(), 1, "{}", world.log());
+}
