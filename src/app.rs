@@ -25,7 +25,7 @@ use crate::outbound::Outbound;
 use crate::pipeline::policy::RetryPlan;
 use crate::pipeline::retention::{self, RetentionPlan};
 use crate::pipeline::scheduler::{self, Mailbox};
-use crate::pipeline::{Parts, Pipeline, PipelineSettings};
+use crate::pipeline::{Parts, Pipeline, PipelineSettings, upkeep};
 use crate::providers::{Provider, REGISTRY, ResolvedSettings};
 use crate::storage::db::Db;
 use crate::storage::sealed::Sealer;
@@ -248,7 +248,7 @@ impl App {
         let scheduler = tokio::spawn(scheduler::run(Arc::clone(&pipeline), mailbox, working.clone()));
         let tidying = tokio::spawn(retention::run(Arc::clone(&pipeline), retention, working.clone()));
         let living = CancellationToken::new();
-        let beating = tokio::spawn(scheduler::beat(Arc::clone(&pipeline), living.clone()));
+        let beating = tokio::spawn(upkeep::beat(Arc::clone(&pipeline), living.clone()));
         let mut serving = tokio::spawn(server);
         let ended = tokio::select! {
             ended = &mut serving => Some(ended),
@@ -265,7 +265,7 @@ impl App {
             living.cancel();
             // It does not panic; if it did, the queues are handed back all the same.
             let _ = beating.await;
-            scheduler::hand_back(&pipeline).await;
+            upkeep::hand_back(&pipeline).await;
             storage.close().await;
         };
         if tokio::time::timeout_at(deadline, rest).await.is_err() {

@@ -20,6 +20,7 @@ pub mod retention;
 pub mod scheduler;
 pub mod stops;
 pub mod submit;
+pub mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -166,7 +166,22 @@ pub struct Job {
     pub reason: Option<String>,
 }
 
+/// Before the person's address: the lane beside a dialog's.
+const BESIDE: &str = "beside:";
+
 impl Job {
+    /// The lane of what somebody writes to a person beside the dialog that robots have.
+    #[must_use]
+    pub fn lane_beside(peer: &str) -> String {
+        format!("{BESIDE}{peer}")
+    }
+
+    /// Whom a send is for, whichever of the person's lanes it stands in.
+    #[must_use]
+    pub fn peer(&self) -> &str {
+        self.lane.strip_prefix(BESIDE).unwrap_or(&self.lane)
+    }
+
     /// A fresh job.
     #[must_use]
     pub fn new(kind: JobKind, subject: &str, queue: QueueKey, lane: String, seq: String, due: Timestamp) -> Self {

@@ -15,10 +15,10 @@ use tracing::Instrument as _;
 
 use super::Pipeline;
 use super::governor::{NextCall, UnderWay, next_call};
-use super::guards;
 use super::lanes::{FEW, Group, Lanes};
 use super::limits::{ChannelPace, PeerPaces};
 use super::stops::{Gate, Stops};
+use super::upkeep;
 use crate::domain::capability::PeerPace;
 use crate::domain::channel::ChannelState;
 use crate::domain::job::{JobState, QueueKey};
@@ -41,14 +41,6 @@ const IDLE: Millis = Millis::minutes(2);
 const PEER_LOOK: Millis = Millis::seconds(4);
 /// How often the database is looked at for work that nobody was told of.
 const LOOK: Millis = Millis(500);
-/// How often the registrations of all portals are compared.
-const COMPARING: Millis = Millis::hours(24);
-/// Every so many sweeps (seconds), portals that wait for tokens are given those that came.
-const REVIVING: u64 = 20;
-/// Every so many sweeps, messages that wait beyond their deadline are given up.
-const EXPIRING: u64 = 5;
-/// Every so many sweeps, what guards no longer ask for is forgotten.
-const FORGETTING: u64 = 3_600;
 /// Jobs due for longer than this that nobody runs have fallen through somewhere.
 const STRAGGLING: Millis = Millis::seconds(20);
 
@@ -139,6 +131,11 @@ impl Handle {
     pub(super) fn owned_channels(&self) -> Vec<QueueKey> {
         let owned = self.owned.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         owned.iter().filter(|queue| matches!(queue, QueueKey::Channel(_))).cloned().collect()
+    }
+
+    /// The lease was over for a while.
+    pub(super) fn lost(&self) {
+        self.send(Message::Lost);
     }
 
     /// A run is over.
@@ -234,7 +231,7 @@ impl Queue {
         for queued in jobs {
             // One that was begun is not sent now: its echo is looked for.
             let sends = queued.job.state == JobState::Ready;
-            match if sends { peers.take(&queued.job.lane, now) } else { Ok(()) } {
+            match if sends { peers.take(queued.job.peer(), now) } else { Ok(()) } {
                 Ok(()) => kept.push(queued),
                 Err(wait) => {
                     let (lane, id) = (queued.job.lane.clone(), queued.job.id.clone());
@@ -259,11 +256,11 @@ struct Scheduler {
 /// Longest wait for runs under way when the process stops; what is cut is settled by the next process.
 const RUNS_END: Duration = Duration::from_secs(7);
 
-/// Runs until `stop`; then lets running work finish and returns. Queues are still ours until [`hand_back`].
+/// Runs until `stop`; then lets running work finish and returns. Queues are still ours until [`upkeep::hand_back`].
 pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationToken) {
     let mut inbox = mailbox.inbox;
-    let sweeping = tokio::spawn(sweep(Arc::clone(&pipeline), stop.clone()));
-    let comparing = tokio::spawn(compare(Arc::clone(&pipeline), stop.clone()));
+    let sweeping = tokio::spawn(upkeep::sweep(Arc::clone(&pipeline), stop.clone()));
+    let comparing = tokio::spawn(upkeep::compare(Arc::clone(&pipeline), stop.clone()));
     let mut scheduler = Scheduler {
         pipeline: Arc::clone(&pipeline),
         queues: HashMap::new(),
@@ -297,102 +294,11 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
     comparing.abort();
 }
 
-/// Lets every queue go, so that another process (or the next one) takes it at once. To be called when nothing can store
-/// jobs any more, and [`beat`] has ended.
-pub async fn hand_back(pipeline: &Pipeline) {
-    // A run that did not end in time must not send once somebody else has its job.
-    pipeline.lease.end();
-    if let Err(error) = pipeline.storage.worker_leave(&pipeline.worker).await {
-        tracing::warn!(%error, "queues could not be handed back; they are taken over when the lease ends");
-    }
-}
-
-/// Proves to the other replicas that this process lives, until `stop`: as long as anything runs or is taken in, or
-/// others would take the queues over while their last runs end.
-pub async fn beat(pipeline: Arc<Pipeline>, stop: CancellationToken) {
-    let length = pipeline.settings.lease;
-    let mut first = true;
-    loop {
-        // From before it was asked for: the others count from a later moment, so they keep off for longer than we believe.
-        let from = std::time::Instant::now();
-        let told = pipeline.storage.worker_beat(&pipeline.worker, first, length);
-        match tokio::time::timeout(length.to_duration(), told).await {
-            Ok(Ok(())) => {
-                match pipeline.storage.server_time().await {
-                    Ok(told) => pipeline.clock.follow(told),
-                    Err(error) => tracing::warn!(%error, "the server's time could not be read"),
-                }
-                if pipeline.lease.renew(from, length) {
-                    // Others may have taken our queues meanwhile; what is still ours is found again.
-                    pipeline.scheduler.send(Message::Lost);
-                }
-                if first {
-                    pipeline.scheduler.send(Message::News);
-                }
-                first = false;
-            }
-            Ok(Err(error)) => tracing::warn!(%error, "the worker's sign of life was not written"),
-            Err(_) => tracing::warn!("the worker's sign of life took longer than the lease"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Millis(length.0 / 3).to_duration()) => {}
-            () = stop.cancelled() => return,
-        }
-    }
-}
-
 /// Takes every one of these queues that can be had.
 async fn take_all(pipeline: &Pipeline, queues: Vec<QueueKey>) {
     for queue in queues {
         let taken = pipeline.storage.queue_take(&pipeline.worker, &queue).await;
         pipeline.scheduler.send(Message::Taken(queue, taken));
-    }
-}
-
-/// Answers CRMs whose time is over, gives up messages whose deadline is, and gives portals the tokens that came for them.
-async fn sweep(pipeline: Arc<Pipeline>, stop: CancellationToken) {
-    for round in 1_u64.. {
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            () = stop.cancelled() => return,
-        }
-        match pipeline.storage.answer_overdue().await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "waiting robots answered because their time was over"),
-            Err(error) => tracing::warn!(%error, "overdue robots could not be looked up"),
-        }
-        if round.is_multiple_of(EXPIRING) {
-            guards::expire_overdue(&pipeline).await;
-        }
-        if round.is_multiple_of(FORGETTING)
-            && let Err(error) = pipeline.storage.forget_old_guards().await
-        {
-            tracing::warn!(%error, "old guards could not be forgotten");
-        }
-        if !round.is_multiple_of(REVIVING) {
-            continue;
-        }
-        match pipeline.storage.revive_offered().await {
-            Ok(portals) => portals.into_iter().for_each(|portal| pipeline.state_changed(QueueKey::Crm(portal))),
-            Err(error) => tracing::warn!(%error, "portals without tokens could not be looked up"),
-        }
-    }
-}
-
-/// Compares the registrations of all portals at the start and every day.
-async fn compare(pipeline: Arc<Pipeline>, stop: CancellationToken) {
-    loop {
-        let wait = match pipeline.reconcile_all().await {
-            Ok(()) => COMPARING,
-            Err(error) => {
-                tracing::warn!(%error, "portals could not be asked for their registrations");
-                Millis::minutes(1)
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(wait.to_duration()) => {}
-            () = stop.cancelled() => return,
-        }
     }
 }
 
@@ -840,7 +746,7 @@ impl Scheduler {
         }
         let crm = Arc::clone(self.pipeline.crm(portal.crm)?);
         let (budget, batch_max) = (crm.budget(portal, now), crm.spec().batch_max);
-        let waiting = queue.lanes.due_groups(now).first().is_some();
+        let waiting = !queue.lanes.due_groups(now).is_empty();
         let (call, look) = next_call(&mut queue.lanes, budget, queue.under_way, batch_max, now);
         let Some(NextCall { group, jobs, awaited }) = call else {
             if let Some(at) = look.filter(|_| waiting) {

@@ -18,6 +18,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePoolOptions, Sql
 use sqlx::{Arguments, ConnectOptions, Executor, PgPool, Postgres, Row as _, SqlSafeStr, SqlitePool, Transaction};
 
 use super::StorageError;
+use super::sql;
 use super::sqlite::{self, LocalRow, SqliteTx, Writer};
 
 /// Most rows one statement of SQLite takes; a power of two. Bounds the number of prepared statements.
@@ -519,7 +520,7 @@ pub(super) fn expanded(batch: Batch, rows: usize, dialect: Dialect) -> &'static 
                 let arrays: Vec<String> = batch.kinds.chars().enumerate().map(array).collect();
                 // The names that PostgreSQL and SQLite give to the columns of VALUES.
                 let names: Vec<String> = (1..=arrays.len()).map(|place| format!("column{place}")).collect();
-                format!("SELECT * FROM UNNEST({}) AS u({})", arrays.join(", "), names.join(", "))
+                sql::ARRAYS.replace("{arrays}", &arrays.join(", ")).replace("{names}", &names.join(", "))
             }
         };
         Box::leak(batch.text.replace("VALUES {rows}", &list).into_boxed_str())

@@ -156,7 +156,7 @@ pub(super) fn sends(context: &Context, now: Timestamp, new: &[&NewMessage]) -> V
 fn send_of(context: &Context, now: Timestamp, message: &NewMessage) -> Option<Job> {
     let record = &message.record;
     let queue = QueueKey::Channel(record.channel.clone()?);
-    let lane = if record.command.is_some() { record.peer.clone() } else { format!("api:{}", record.peer) };
+    let lane = if record.command.is_some() { record.peer.clone() } else { Job::lane_beside(&record.peer) };
     let due = message.due.unwrap_or(now);
     let mut job = Job::new(JobKind::Send, record.id.as_str(), queue, lane, context.ids.ulid(), due);
     job.not_after = message.not_after;

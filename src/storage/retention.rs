@@ -163,6 +163,8 @@ pub const TABLES: &[(&str, Growth)] = &[
             by_time: false,
         }]),
     ),
+    ("sent_texts", Growth::Bounded("forgotten when the longest guard no longer asks for them")),
+    ("robot_turns", Growth::Bounded("forgotten when no message can wait any more")),
     ("workers", Growth::Bounded("forgotten by the next worker that starts, an hour after its lease")),
     ("queues", Growth::Bounded("three per portal and one per channel")),
     ("portals", Growth::Bounded("one per installation")),

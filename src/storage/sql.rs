@@ -77,6 +77,9 @@ macro_rules! command_is_over {
     };
 }
 
+/// How rows are listed for PostgreSQL: one array per column.
+pub(super) const ARRAYS: &str = "SELECT * FROM UNNEST({arrays}) AS u({names})";
+
 statements! {
     /// Proves that the database answers.
     PING = "SELECT 1 AS one";
@@ -437,8 +440,7 @@ batches! {
             AND (v.channel_id IS NULL OR messages.channel_id = v.channel_id)";
     /// Sends and commands that are over, for whoever has the right to say so.
     JOBS_DELETE_HELD["tttt"] = concat!("WITH v(id, run, worker, seen) AS (VALUES {rows})
-        DELETE FROM jobs WHERE state <> 'dead' AND id IN
-            (SELECT j.id FROM v JOIN jobs j ON j.id = v.id AND ", holds!("j"), ")
+        DELETE FROM jobs WHERE id IN (SELECT j.id FROM v JOIN jobs j ON j.id = v.id AND ", holds!("j"), ")
         RETURNING id");
     /// Jobs that are over. A dead letter is not, whoever still held an older copy of its job.
     JOBS_DELETE["t"] = "DELETE FROM jobs WHERE state <> 'dead' AND id IN (SELECT column1 FROM (VALUES {rows}) AS v)";

@@ -13,6 +13,8 @@ use serde_json::json;
 use crate::proxy::{Flow, Proxy};
 use crate::world::{DEAL, Service, Wish, World, free_port, postgres_server};
 
+/// Most texts of one dialog: the vendor takes 45 to one person in a rush.
+const TEXTS_MAX: usize = 40;
 /// What befalls a process, or what it depends on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Trouble {
@@ -267,7 +269,7 @@ impl Arena {
             let submit = self.world.submitter();
             tokio::spawn(async move {
                 let mut taken = Vec::new();
-                for nth in 0_usize.. {
+                for nth in 0..TEXTS_MAX {
                     let text = format!("{nth:04}");
                     let mut at = index + nth;
                     // The same key again, until somebody has it.

@@ -197,6 +197,7 @@ mod promises {
         let place = furnished(world).await;
         let late = give(world, &place, "k1", 2, |message| message.not_after = Some(Timestamp(1_500_000))).await;
         let good = give(world, &place, "k2", 1, |message| message.not_after = Some(Timestamp(1_700_000))).await;
+        world.own(&me(), &QueueKey::Channel(place.1.clone())).await;
         let start = Start { jobs: vec![format!("send:{}", late[0])], worker: me(), run: "r1".into(), again: false };
         world.storage.start(start).await.unwrap();
         let queue = QueueKey::Channel(place.1.clone());
@@ -215,7 +216,7 @@ mod promises {
         // Somebody who still holds an older copy of the job cannot make the dead letter vanish.
         let done = Settlement {
             job: letters[0].job.id.clone(),
-            right: Right::Store,
+            right: Right::Owner(me(), JobState::Ready),
             fate: Fate::Done,
             news: None,
             attempt: None,

@@ -30,7 +30,7 @@ mod promises {
     use super::super::World;
     use super::super::things::{command, furnished, me, message};
     use crate::domain::command::{Command, WaitFor};
-    use crate::domain::event::{InboundContent, InboundMessage};
+    use crate::domain::event::{InboundContent, InboundMessage, StatusNews};
     use crate::domain::ids::{ChannelId, CommandId, MessageId, PortalId, ProviderMessageId};
     use crate::domain::job::{Job, JobKind, JobState};
     use crate::domain::message::Content;
@@ -134,10 +134,16 @@ mod promises {
 
         // Late news still counts, but the card keeps its comment as it is.
         world.handed_over();
-        let read = MessageNews::new(id.clone(), MessageState::Read, Timestamp(1_000_000));
-        let job = Job::id_of(JobKind::Send, id.as_str());
-        let late = Settlement { job, right: Right::Store, fate: Fate::Done, news: Some(read), attempt: None };
-        world.storage.settle(vec![late]).await.unwrap();
+        let read = StatusNews {
+            provider_id: ProviderMessageId("wamid.late".into()),
+            message: Some(id.clone()),
+            state: MessageState::Read,
+            at: Timestamp(1_000_000),
+            failure: None,
+            vendor_code: String::new(),
+        };
+        let late = Ingest { channel: channel.clone(), statuses: vec![read], inbound: vec![] };
+        world.storage.ingest(late).await.unwrap();
         assert_eq!(world.storage.find_message(&id).await.unwrap().unwrap().record.state, MessageState::Read);
         assert!(world.handed_over().is_empty(), "no comment about nobody");
 

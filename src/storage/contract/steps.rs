@@ -180,6 +180,7 @@ mod promises {
         assert!(world.handed_over().is_empty());
         let stored = world.storage.find_message(&message.record.id).await.unwrap().unwrap().record;
         assert_eq!(stored, message.record);
+        world.own(&me(), &QueueKey::Channel(channel)).await;
         accept_by_provider(world, &message.record.id).await;
         assert!(world.handed_over().contains_key("reply:cmd_Ck1"), "the robot waits for its result");
     }
