@@ -14,6 +14,7 @@ pub mod commands;
 #[cfg(test)]
 mod contract;
 pub mod db;
+pub mod dead_letters;
 pub mod effects;
 pub mod ingest;
 pub mod jobs;
@@ -25,6 +26,7 @@ pub mod sealed;
 pub mod settle;
 mod sql;
 pub mod sqlite;
+pub mod watch;
 pub mod workers;
 pub mod writer;
 

@@ -14,6 +14,8 @@ pub const ATTEMPT_SECONDS: &str = "mostik_attempt_duration_seconds";
 pub const OUTBOX_DEPTH: &str = "mostik_outbox_depth";
 /// How long the longest due job has waited, in seconds.
 pub const OLDEST_DUE: &str = "mostik_lane_oldest_due_seconds";
+/// How long the message that has been longest in its state has been there, by state, in seconds.
+pub const OLDEST_OPEN: &str = "mostik_oldest_open_message_seconds";
 /// Jobs given up.
 pub const DEAD_LETTERS: &str = "mostik_dead_letters";
 /// Callbacks by source and result.

@@ -8,6 +8,7 @@ use super::State;
 use super::admin::Admin;
 use super::problem::Problem;
 use crate::domain::channel::ChannelState;
+use crate::domain::status::MessageState;
 use crate::storage::StorageError;
 use crate::telemetry;
 
@@ -50,6 +51,12 @@ async fn measure(state: &State) -> Result<(), StorageError> {
     gauge!(telemetry::DEAD_LETTERS).set(dead as f64);
     let waited = state.storage.oldest_due().await?.map_or(0, |due| state.clock.now().since(due).0.max(0));
     gauge!(telemetry::OLDEST_DUE).set(waited as f64 / 1000.0);
+    let oldest = state.storage.oldest_open().await?;
+    for open in [MessageState::Queued, MessageState::Undecided, MessageState::Accepted, MessageState::Sent] {
+        let since = oldest.iter().find(|(word, _)| word == open.code());
+        let age = since.map_or(0, |(_, since)| state.clock.now().since(*since).0.max(0));
+        gauge!(telemetry::OLDEST_OPEN, "state" => open.code()).set(age as f64 / 1000.0);
+    }
     let paused = state.storage.channels().await?;
     let paused = paused.iter().filter(|channel| matches!(channel.state, ChannelState::Paused(_))).count();
     gauge!(telemetry::CHANNEL_PAUSED).set(paused as f64);

@@ -501,7 +501,8 @@ pub(super) fn queued(pipeline: &Pipeline, peer: &str, received: Timestamp) -> Ne
         vendor_code: String::new(),
         comment: None,
         responsible: None,
-        times: MessageTimes { created: received, ..MessageTimes::default() },
+        silence: None,
+        times: MessageTimes { created: received, entered: received, ..MessageTimes::default() },
     };
     NewMessage { record, comments: false, not_after: Some(pipeline.deadline(received)) }
 }

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::Pipeline;
 use super::lanes::{FEW, Group, Lanes};
 use super::limits::{Batch, ChannelPace, next_batch};
-use crate::domain::channel::ChannelState;
+use crate::domain::channel::{ChannelState, Ramp};
 use crate::domain::job::QueueKey;
 use crate::domain::portal::{CrmKind, PortalState};
 use crate::domain::time::{Millis, Timestamp};
@@ -58,6 +58,8 @@ struct WorkState {
     paused: bool,
     /// Messages per second of a channel.
     pace: Option<f64>,
+    /// How a channel comes back to that pace.
+    ramp: Option<Ramp>,
     /// The CRM of a portal.
     crm: Option<CrmKind>,
 }
@@ -161,8 +163,10 @@ struct Queue {
     /// Known to be allowed to work; `None` until it has been asked.
     allowed: Option<bool>,
     held_until: Option<Timestamp>,
+    /// What the store said last.
+    known: WorkState,
+    /// The pace that holds now: a part of the channel's while its ramp lasts.
     pace: Option<ChannelPace>,
-    crm: Option<CrmKind>,
     /// The moment it is in the alarm list for.
     alarm: Option<Timestamp>,
     touched: Timestamp,
@@ -176,11 +180,23 @@ impl Queue {
             asking: false,
             allowed: None,
             held_until: None,
+            known: WorkState::default(),
             pace: None,
-            crm: None,
             alarm: None,
             touched: now,
         }
+    }
+
+    /// Lets the pace hold that is due at `now`; tells when another will be.
+    fn keep_pace(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let percent = self.known.ramp.map_or(100, |ramp| ramp.percent(now));
+        if let Some(full) = self.known.pace {
+            let per_second = full * f64::from(percent) / 100.0;
+            if self.pace.as_ref().is_none_or(|known| (known.per_second() - per_second).abs() > 1e-9) {
+                self.pace = Some(ChannelPace::new(per_second));
+            }
+        }
+        self.known.ramp.and_then(|ramp| ramp.next_step(now))
     }
 }
 
@@ -200,6 +216,7 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
     let lease = pipeline.settings.lease;
     let beating = tokio::spawn(beat(Arc::clone(&pipeline), lease, stop.clone()));
     let sweeping = tokio::spawn(sweep(Arc::clone(&pipeline), stop.clone()));
+    let watching = tokio::spawn(super::watch::run(Arc::clone(&pipeline), stop.clone()));
     let comparing = tokio::spawn(compare(Arc::clone(&pipeline), stop.clone()));
     let mut scheduler = Scheduler {
         pipeline: Arc::clone(&pipeline),
@@ -231,6 +248,7 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
     let _ = tokio::time::timeout(RUNS_END, scheduler.runs.wait()).await;
     beating.abort();
     sweeping.abort();
+    watching.abort();
     comparing.abort();
 }
 
@@ -386,12 +404,7 @@ impl Scheduler {
                 if let Some(queue) = self.queues.get_mut(&key) {
                     queue.asking = false;
                     queue.allowed = Some(!state.paused);
-                    queue.crm = state.crm;
-                    if let Some(per_second) = state.pace
-                        && queue.pace.as_ref().is_none_or(|known| (known.per_second() - per_second).abs() > 1e-9)
-                    {
-                        queue.pace = Some(ChannelPace::new(per_second));
-                    }
+                    queue.known = state;
                     touched.insert(key);
                 }
             }
@@ -613,6 +626,7 @@ impl Scheduler {
                         WorkState {
                             paused: matches!(channel.state, ChannelState::Paused(_)),
                             pace: channel.settings.messages_per_second.or(documented),
+                            ramp: channel.ramp,
                             crm: None,
                         }
                     }
@@ -621,8 +635,8 @@ impl Scheduler {
                 QueueKey::Crm(id) => match pipeline.storage.portal(id).await {
                     Ok(Some(known)) => WorkState {
                         paused: known.portal.state != PortalState::Installed,
-                        pace: None,
                         crm: Some(known.portal.crm),
+                        ..WorkState::default()
                     },
                     Ok(None) | Err(_) => WorkState { paused: true, ..WorkState::default() },
                 },
@@ -640,9 +654,10 @@ impl Scheduler {
         if due == 0 {
             return next;
         }
+        let faster = queue.keep_pace(now);
         let (permits, wait) = queue.pace.as_ref().map_or((due, None), |pace| pace.take(due));
         if let Some(wait) = wait {
-            let at = now.plus(wait);
+            let at = faster.map_or(now.plus(wait), |faster| faster.min(now.plus(wait)));
             next = Some(next.map_or(at, |known| known.min(at)));
         }
         let jobs = queue.lanes.take(Group::Sends, permits, now);
@@ -674,7 +689,7 @@ impl Scheduler {
 
     fn pump_crm(&mut self, key: &QueueKey, now: Timestamp) -> Option<Timestamp> {
         let QueueKey::Crm(portal) = key else { return None };
-        let crm = Arc::clone(self.pipeline.crm(self.queues.get(key)?.crm?)?);
+        let crm = Arc::clone(self.pipeline.crm(self.queues.get(key)?.known.crm?)?);
         let (batch_max, budget) = (crm.spec().batch_max, crm.budget(portal, now));
         let queue = self.queues.get_mut(key)?;
         let groups = queue.lanes.due_groups(now);

@@ -6,6 +6,7 @@
 mod backends;
 mod steps;
 mod things;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -580,7 +580,10 @@ fn address(url: &str) -> Result<Address, StorageError> {
 
 /// The migrations, compiled in. Listed by hand, because the macro would compile both drivers a second time.
 fn migrations() -> Migrator {
-    const FILES: &[(i64, &str, &str)] = &[(1, "initial", include_str!("../../migrations/0001_initial.sql"))];
+    const FILES: &[(i64, &str, &str)] = &[
+        (1, "initial", include_str!("../../migrations/0001_initial.sql")),
+        (2, "watch", include_str!("../../migrations/0002_watch.sql")),
+    ];
     let list = FILES.iter().map(|(version, name, text)| {
         Migration::new(*version, (*name).into(), MigrationType::Simple, SqlSafeStr::into_sql_str(*text), false)
     });

@@ -11,12 +11,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::accept::{self, Accept};
 use super::db::{Arg, Db, Tx};
+use super::dead_letters::{self, Redrive, Redriven};
 use super::effects::{self, EffectSettlement};
 use super::ingest::{self, Ingest, Ingested};
-use super::jobs::{self, Redrive};
+use super::jobs;
 use super::messages::{self, Create, Created};
 use super::plan::{self, Plan};
 use super::settle::{self, Settlement, Start};
+use super::watch::{self, Finding};
 use super::{StorageError, StorageOptions, progress, workers};
 use crate::domain::command::Command;
 use crate::domain::ids::{IdSource, MessageId};
@@ -98,6 +100,8 @@ pub(super) enum Step {
     Redrive(Redrive),
     /// Sends to withdraw.
     Cancel(QueueKey, Vec<MessageId>),
+    /// What the watch found out.
+    Watch(Vec<Finding>),
     /// Commands whose CRM must be answered now.
     Overdue(Vec<Vec<Arg>>),
 }
@@ -112,8 +116,8 @@ pub(super) enum Outcome {
     Start(Vec<String>),
     /// Of [`Step::Create`].
     Create(Created),
-    /// Of [`Step::Redrive`]: whether there was such a dead letter.
-    Redrive(bool),
+    /// Of [`Step::Redrive`].
+    Redrive(Redriven),
     /// Of [`Step::Cancel`]: how many.
     Cancelled(usize),
     /// Of [`Step::Ingest`].
@@ -278,7 +282,9 @@ async fn write_steps(
             Step::Settle(list) => settles.extend(list),
             Step::Ingest(ingest) => ingests.push((index, ingest)),
             Step::Effects(list) => results.extend(list),
-            Step::Create(_) | Step::Ask(_) | Step::Redrive(_) | Step::Cancel(..) => rare.push((index, step)),
+            Step::Create(_) | Step::Ask(_) | Step::Redrive(_) | Step::Cancel(..) | Step::Watch(_) => {
+                rare.push((index, step))
+            }
             Step::Overdue(rows) => overdue.extend(rows.iter().cloned()),
         }
     }
@@ -338,9 +344,13 @@ async fn write_rare(
             harvest.jobs.extend(asked.into_iter().map(|job| Queued { job, work: Work::Stored }));
             Ok(Outcome::Done)
         }
-        Step::Redrive(redrive) => Ok(Outcome::Redrive(jobs::write_redrive(tx, now, redrive, harvest).await?)),
+        Step::Redrive(redrive) => Ok(Outcome::Redrive(dead_letters::write(tx, now, redrive, harvest).await?)),
         Step::Cancel(queue, messages) => {
             Ok(Outcome::Cancelled(jobs::write_cancel(tx, context, now, queue, messages, harvest).await?))
+        }
+        Step::Watch(findings) => {
+            watch::write(tx, context, now, findings, harvest).await?;
+            Ok(Outcome::Done)
         }
         Step::Accept(_)
         | Step::Plan(_)

@@ -15,4 +15,5 @@ mod kill;
 mod life;
 mod operate;
 mod trouble;
+mod watch;
 mod world;

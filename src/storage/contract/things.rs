@@ -95,7 +95,12 @@ pub(super) fn message(command: &Command, channel: &ChannelId, peer: &str, failur
             vendor_code: String::new(),
             comment: None,
             responsible: None,
-            times: MessageTimes { created: Timestamp(1_000_000), ..MessageTimes::default() },
+            silence: None,
+            times: MessageTimes {
+                created: Timestamp(1_000_000),
+                entered: Timestamp(1_000_000),
+                ..MessageTimes::default()
+            },
         },
         comments: true,
         not_after: Some(Timestamp(9_000_000)),
