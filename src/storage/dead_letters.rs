@@ -83,7 +83,7 @@ impl DeadFilter {
             Some(text) => text
                 .parse::<jiff::Timestamp>()
                 .map(|at| Timestamp(at.as_millisecond()))
-                .map_err(|_| format!("{field}: a moment of RFC 3339, such as 2026-11-22T05:00:00Z")),
+                .map_err(|_unread| format!("{field}: a moment of RFC 3339, such as 2026-11-22T05:00:00Z")),
         };
         let kind = given(words.kind).map(|word| {
             let kinds: Vec<&str> = JobKind::ALL.iter().map(|kind| kind.code()).collect();
