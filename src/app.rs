@@ -13,7 +13,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Span};
 use crate::crm::bitrix24::{AppKeys, Bitrix24, Settings as BitrixSettings};
 use crate::crm::{Crm, TokenStore};
 use crate::domain::ids::IdSource;
@@ -25,6 +25,7 @@ use crate::outbound::Outbound;
 use crate::pipeline::policy::RetryPlan;
 use crate::pipeline::retention::{self, RetentionPlan};
 use crate::pipeline::scheduler::{self, Mailbox};
+use crate::pipeline::watch::SilenceSettings;
 use crate::pipeline::{Parts, Pipeline, PipelineSettings, upkeep};
 use crate::providers::{Provider, REGISTRY, ResolvedSettings};
 use crate::storage::db::Db;
@@ -427,6 +428,8 @@ fn providers(config: &Config, outbound: &Arc<Outbound>) -> HashMap<&'static str,
 
 fn pipeline_settings(config: &Config) -> PipelineSettings {
     let delivery = &config.delivery;
+    // Zero is the provider's own rule.
+    let given = |span: Span| Some(span.0).filter(|wait| wait.0 > 0);
     PipelineSettings {
         retries: RetryPlan { waits: delivery.retry_schedule.iter().map(|span| span.0).collect() },
         not_after: delivery.not_after.0,
@@ -435,7 +438,12 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
         workers: delivery.workers,
         lease: delivery.lease.0,
         repeat_reply: config.bitrix24.repeat_result.0,
-        unclear_wait: Some(delivery.unclear_wait.0).filter(|wait| wait.0 > 0),
+        unclear_wait: given(delivery.unclear_wait),
+        silence: SilenceSettings {
+            accepted: given(delivery.silence_accepted),
+            sent: given(delivery.silence_sent),
+            closed: given(delivery.silence_closed),
+        },
     }
 }
 

@@ -211,6 +211,7 @@ mod tests {
             ("[server]\npublic_url = 'https://connector.example/'", "public_url"),
             ("[delivery]\nretry_schedule = []", "retry_schedule"),
             ("[delivery]\nnot_after = '5 parsecs'", "5 parsecs"),
+            ("[delivery]\nsilence_sent = '1h'\nsilence_closed = '30m'", "delivery.silence_closed"),
             ("[phones]\ncountry = 'Russia'", "country"),
             ("[comments]\ntime_zone = 'Moon/Sea'", "time_zone"),
             ("[providers.smoke_signal]\nbase_url = 'https://x.example'", "smoke_signal"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use crate::domain::job::GivenUp;
 use crate::domain::language::Language;
 use crate::domain::outcome::ErrorCode;
 
@@ -35,6 +36,14 @@ pub fn error(language: Language, code: ErrorCode, detail: &str) -> String {
 #[must_use]
 pub fn advice(language: Language, code: ErrorCode) -> String {
     text(language, &format!("advice.{}", code.code()), &[])
+}
+
+/// Why a job was given up and what redriving it means, by the reason stored with it.
+#[must_use]
+pub fn dead_letter(language: Language, stored: &str) -> String {
+    let (reason, particulars) = GivenUp::read(stored);
+    let sentence = text(language, &format!("dead.{}", reason.code()), &[]);
+    if particulars.is_empty() { sentence } else { format!("{sentence} ({particulars})") }
 }
 
 /// Fills `{name}` places in one pass, so that a value can contain braces.
@@ -93,6 +102,16 @@ mod tests {
             for language in Language::ALL {
                 assert!(!error(language, code, "").starts_with("error."), "{code:?}");
                 assert!(!advice(language, code).starts_with("advice."), "{code:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_reason_of_a_dead_letter_has_its_sentence() {
+        for reason in GivenUp::ALL {
+            for language in Language::ALL {
+                let words = dead_letter(language, &reason.with("131000"));
+                assert!(!words.starts_with("dead.") && words.ends_with(" (131000)"), "{words}");
             }
         }
     }

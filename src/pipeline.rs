@@ -21,6 +21,7 @@ pub mod scheduler;
 pub mod stops;
 pub mod submit;
 pub mod upkeep;
+pub mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,6 +38,10 @@ use crate::storage::Storage;
 
 use policy::RetryPlan;
 use preflight::TemplateCache;
+use watch::SilenceSettings;
+
+/// Vendors call again at intervals that grow by up to this factor (WhatsApp: "with decreasing frequency", for 7 days).
+const RETRY_STRETCH: i64 = 6;
 
 /// What the pipeline is told by the configuration.
 #[derive(Clone, Debug)]
@@ -57,6 +62,8 @@ pub struct PipelineSettings {
     pub repeat_reply: Millis,
     /// How long an unclear send waits for its echo; `None` is the provider's own rule.
     pub unclear_wait: Option<Millis>,
+    /// How long a provider may be silent.
+    pub silence: SilenceSettings,
 }
 
 /// Everything the parts of the pipeline share.
@@ -131,6 +138,17 @@ impl Pipeline {
     #[must_use]
     pub fn country(&self) -> &str {
         &self.settings.country
+    }
+
+    /// How long, from its beginning, the echo of a send is waited for before its absence means anything. `rule` is the
+    /// provider's usual wait.
+    ///
+    /// While we were down the vendor's callbacks found nobody, and it calls again ever less often; so after a down time
+    /// the echo may be late by a multiple of it.
+    pub(super) fn echo_wait(&self, rule: Millis, started: Timestamp) -> Millis {
+        let wait = self.settings.unclear_wait.unwrap_or(rule);
+        let down = self.since.since(started);
+        if down.0 <= 0 { wait } else { Millis(down.0 + wait.0.max(down.0.saturating_mul(RETRY_STRETCH))) }
     }
 
     /// Until when a message taken over (or redriven) at `from` may be sent.

@@ -15,6 +15,7 @@ pub mod commands;
 #[cfg(test)]
 mod contract;
 pub mod db;
+pub mod dead_letters;
 pub mod effects;
 pub mod guards;
 pub mod ingest;
@@ -30,6 +31,7 @@ pub mod settle;
 mod sql;
 pub mod sqlite;
 pub mod transfer;
+pub mod watch;
 pub mod workers;
 pub mod writer;
 

@@ -16,6 +16,8 @@ pub const ATTEMPT_SECONDS: &str = "mostik_attempt_duration_seconds";
 pub const OUTBOX_DEPTH: &str = "mostik_outbox_depth";
 /// How long the longest due job has waited, in seconds, in the whole store.
 pub const OLDEST_DUE: &str = "mostik_lane_oldest_due_seconds";
+/// How long the message that has been longest in its state has been there, by state, in seconds.
+pub const OLDEST_OPEN: &str = "mostik_oldest_open_message_seconds";
 /// Jobs given up, in the whole store.
 pub const DEAD_LETTERS: &str = "mostik_dead_letters";
 /// Callbacks by source and result.
@@ -39,6 +41,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (ATTEMPT_SECONDS, Kind::Seconds, "How long a try at a provider took"),
     (OUTBOX_DEPTH, Kind::Gauge, "Jobs in the whole store by state; the same on every replica"),
     (OLDEST_DUE, Kind::Gauge, "Seconds the longest due job has waited, in the whole store"),
+    (OLDEST_OPEN, Kind::Gauge, "Seconds the message that has been longest in its state has been there, by state"),
     (DEAD_LETTERS, Kind::Gauge, "Jobs given up that wait for a person, in the whole store"),
     (WEBHOOKS, Kind::Counter, "Callbacks by source and result"),
     (CRM_CALLS, Kind::Counter, "Calls to CRMs by CRM, method and result"),

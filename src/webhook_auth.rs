@@ -100,6 +100,7 @@ mod tests {
             credentials: credentials.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             settings: ChannelSettings::default(),
             state: ChannelState::Active,
+            ramp: None,
         }
     }
 

@@ -286,6 +286,12 @@ pub struct DeliverySection {
     pub lease: Span,
     /// How long an unclear send waits for its echo; zero is the provider's rule.
     pub unclear_wait: Span,
+    /// Silence after acceptance that is told on the card; zero is the provider's rule.
+    pub silence_accepted: Span,
+    /// Silence after `sent` that is told on the card; zero is the provider's rule.
+    pub silence_sent: Span,
+    /// When nothing is awaited any more; zero is the provider's rule.
+    pub silence_closed: Span,
 }
 
 impl DeliverySection {
@@ -298,6 +304,10 @@ impl DeliverySection {
         }
         if self.lease.0.0 < 1000 {
             return Err(wrong("delivery.lease", "at least one second"));
+        }
+        let closed = self.silence_closed.0.0;
+        if closed > 0 && closed <= self.silence_accepted.0.0.max(self.silence_sent.0.0) {
+            return Err(wrong("delivery.silence_closed", "longer than silence_accepted and silence_sent"));
         }
         Ok(())
     }
@@ -461,6 +471,9 @@ pub(super) fn describe(config: &Config) -> String {
                 ("workers", number(config.delivery.workers)),
                 ("lease", text(&config.delivery.lease.to_string())),
                 ("unclear_wait", text(&config.delivery.unclear_wait.to_string())),
+                ("silence_accepted", text(&config.delivery.silence_accepted.to_string())),
+                ("silence_sent", text(&config.delivery.silence_sent.to_string())),
+                ("silence_closed", text(&config.delivery.silence_closed.to_string())),
             ]),
         ),
         (

@@ -71,6 +71,17 @@ pub struct UnclearRule {
     pub give_up: Millis,
 }
 
+/// How long a provider may be silent about a message (`docs/adr/0009`).
+#[derive(Clone, Copy, Debug)]
+pub struct SilenceRule {
+    /// A taken message is `sent` after this at the latest; longer silence is told on its card.
+    pub accepted: Millis,
+    /// The same from `sent` to `delivered`. Longer: a phone may be off, and that is nobody's fault.
+    pub sent: Millis,
+    /// After so long nothing is awaited any more: the vendor has stopped repeating callbacks that were missed.
+    pub horizon: Millis,
+}
+
 /// One field of a channel's credentials, for forms and checks.
 #[derive(Clone, Copy, Debug)]
 pub struct CredentialField {
@@ -125,6 +136,8 @@ pub struct ProviderSpec {
     pub handshake: Option<Handshake>,
     /// The rule for unclear sends.
     pub unclear: UnclearRule,
+    /// The rule for confirmations that do not come.
+    pub silence: SilenceRule,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guards::LineSettings;
 use super::ids::{ChannelId, LineId};
+use super::time::{Millis, Timestamp};
 
 /// The medium a person sees.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -87,6 +88,44 @@ pub enum ChannelState {
     Paused(String),
 }
 
+/// How a resumed channel comes back to its pace: it begins with a part of it, which doubles until it is the whole. A
+/// function of the time alone, so that a restart or another process goes on where it stood.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ramp {
+    /// When it was resumed.
+    pub began: Timestamp,
+    /// The part it begins with, in percent of the channel's pace: 1 to 100.
+    pub start_percent: u32,
+    /// The part doubles each time after so long; at least a second.
+    pub double_every: Millis,
+}
+
+impl Ramp {
+    /// The part to begin with when nothing else is asked for.
+    pub const START_PERCENT: u32 = 10;
+    /// How long until it doubles when nothing else is asked for: the whole pace after four minutes.
+    pub const DOUBLE_EVERY: Millis = Millis::minutes(1);
+
+    fn doublings(self, now: Timestamp) -> i64 {
+        now.since(self.began).0.max(0) / self.double_every.0.max(1)
+    }
+
+    /// Percent of the channel's pace that hold at `now`; 100 when the ramp is over.
+    #[must_use]
+    pub fn percent(self, now: Timestamp) -> u32 {
+        // From one percent it is the whole after seven.
+        let doublings = u32::try_from(self.doublings(now).min(7)).unwrap_or(7);
+        (self.start_percent.clamp(1, 100) << doublings).min(100)
+    }
+
+    /// When more will hold; `None` when the ramp is over.
+    #[must_use]
+    pub fn next_step(self, now: Timestamp) -> Option<Timestamp> {
+        let next = self.doublings(now).saturating_add(1).saturating_mul(self.double_every.0.max(1));
+        (self.percent(now) < 100).then(|| self.began.plus(Millis(next)))
+    }
+}
+
 /// Options of one channel; what is absent follows the provider's own limits and the configuration.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -114,6 +153,8 @@ pub struct Channel {
     pub settings: ChannelSettings,
     /// Whether it works.
     pub state: ChannelState,
+    /// How it comes back to its pace after a pause; `None` when it sends as fast as it may.
+    pub ramp: Option<Ramp>,
 }
 
 impl Channel {
@@ -121,5 +162,25 @@ impl Channel {
     #[must_use]
     pub fn credential(&self, field: &str) -> &str {
         self.credentials.get(field).map_or("", String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ramp_doubles_until_it_is_the_whole_and_needs_no_memory() {
+        let began = Timestamp(1_000);
+        let ramp = Ramp { began, start_percent: 10, double_every: Millis::minutes(1) };
+        let minutes = |n: i64| began.plus(Millis::minutes(n));
+        let percents: Vec<u32> = (-1..6).map(|n| ramp.percent(minutes(n))).collect();
+        assert_eq!(percents, [10, 10, 20, 40, 80, 100, 100]);
+        assert_eq!(ramp.next_step(minutes(1)), Some(minutes(2)));
+        assert_eq!(ramp.next_step(minutes(2).plus(Millis(-1))), Some(minutes(2)));
+        assert_eq!(ramp.next_step(minutes(4)), None);
+        let slow = Ramp { start_percent: 1, ..ramp };
+        assert_eq!((slow.percent(minutes(6)), slow.percent(minutes(7))), (64, 100));
+        assert_eq!(slow.percent(Timestamp(i64::MAX)), 100);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::channel::Messenger;
 use super::ids::{CrmCommentId, CrmUserId, MessageId, ProviderMessageId, ReplyToken};
+use super::message::Silence;
 use super::outcome::{ErrorCode, Failure, FailureClass};
 use super::portal::CardRef;
 use super::status::MessageState;
@@ -53,6 +54,10 @@ pub struct CommentView {
     pub failure: Option<Failure>,
     /// The vendor's code of that failure; may be empty.
     pub vendor_code: String,
+    /// What is said of a confirmation that did not come.
+    pub silence: Option<Silence>,
+    /// How long none had come when that was said.
+    pub silent_for: Millis,
     /// Whose message it is.
     pub responsible: Option<CrmUserId>,
     /// The end of the quiet hours it waits for, or could not wait for.

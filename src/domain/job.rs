@@ -135,6 +135,102 @@ impl JobState {
 /// Reason of a robot's result that has been given and will be given once more, because a too early one is lost.
 pub const GIVEN: &str = "given, and once more to be sure";
 
+/// Why a job was given up (or, while that is still open, may have to be). Stored as the first words of the job's reason.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum GivenUp {
+    /// A message could not be sent by its deadline; it surely was not.
+    Expired,
+    /// The connection ended without an answer: the vendor very likely has the message.
+    NoAnswer,
+    /// Somebody between us and the vendor answered: the vendor may never have seen it.
+    Gateway,
+    /// This or another process ended between the mark and the answer.
+    ProcessEnded,
+    /// The message was there and its job was not: a defect, or a foreign hand in the database.
+    Lost,
+    /// The person had just got the same text, so a person is asked first.
+    Held,
+    /// It was open in a backup: it may have been done since.
+    Restored,
+    /// Whoever was called refused for good; the reason is in their words.
+    Refused,
+}
+
+impl GivenUp {
+    /// Every reason.
+    pub const ALL: [Self; 8] = [
+        Self::Expired,
+        Self::NoAnswer,
+        Self::Gateway,
+        Self::ProcessEnded,
+        Self::Lost,
+        Self::Held,
+        Self::Restored,
+        Self::Refused,
+    ];
+
+    /// The word in the API.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::NoAnswer => "no_answer",
+            Self::Gateway => "gateway",
+            Self::ProcessEnded => "process_ended",
+            Self::Lost => "lost",
+            Self::Held => "held",
+            Self::Restored => "restored",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// Finds a reason by its word in the API.
+    #[must_use]
+    pub fn find(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.code() == code)
+    }
+
+    /// The words in the database; empty for [`Self::Refused`], whose words are others'.
+    #[must_use]
+    pub fn stored(self) -> &'static str {
+        match self {
+            Self::Expired => "not sent in time",
+            Self::NoAnswer => "no answer",
+            Self::Gateway => "answer of a gateway",
+            Self::ProcessEnded => "the process ended meanwhile",
+            Self::Lost => "its job was gone",
+            Self::Held => "the person had just got the same text",
+            Self::Restored => "restored from a backup",
+            Self::Refused => "",
+        }
+    }
+
+    /// The words in the database with particulars, which may be empty.
+    #[must_use]
+    pub fn with(self, particulars: &str) -> String {
+        match (self.stored(), particulars) {
+            ("", words) | (words, "") => words.to_owned(),
+            (words, particulars) => format!("{words}: {particulars}"),
+        }
+    }
+
+    /// Reads a stored reason: which it is, and its particulars.
+    #[must_use]
+    pub fn read(stored: &str) -> (Self, &str) {
+        let known = Self::ALL.into_iter().filter(|reason| !reason.stored().is_empty());
+        let found = known.filter_map(|reason| Some((reason, stored.strip_prefix(reason.stored())?)));
+        for (reason, rest) in found {
+            if rest.is_empty() {
+                return (reason, "");
+            }
+            if let Some(particulars) = rest.strip_prefix(": ") {
+                return (reason, particulars);
+            }
+        }
+        (Self::Refused, stored)
+    }
+}
+
 /// One piece of durable work. What it works on is found by `subject`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Job {
@@ -237,6 +333,16 @@ mod tests {
             assert_eq!(QueueKey::parse(text).unwrap().to_string(), text);
         }
         assert!(QueueKey::parse("out:prt_1").is_none());
+    }
+
+    #[test]
+    fn reasons_read_back_with_their_particulars() {
+        for reason in GivenUp::ALL {
+            assert_eq!(GivenUp::find(reason.code()), Some(reason));
+            assert_eq!(GivenUp::read(reason.stored()), (reason, ""));
+            assert_eq!(GivenUp::read(&reason.with("down")), (reason, "down"));
+        }
+        assert_eq!(GivenUp::read("no answer at all"), (GivenUp::Refused, "no answer at all"));
     }
 
     #[test]

@@ -157,8 +157,37 @@ pub struct MessageRecord {
     pub comment: Option<CrmCommentId>,
     /// Whose message it is.
     pub responsible: Option<CrmUserId>,
+    /// What its card was told of a confirmation that did not come; a move of the message takes it back.
+    pub silence: Option<Silence>,
     /// Times by step.
     pub times: MessageTimes,
+}
+
+/// What is said of a message whose next confirmation did not come (`docs/adr/0009`). It is no state: the message stands
+/// where it was last seen.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Silence {
+    /// None has come yet.
+    Told,
+    /// None is awaited any more; should one come all the same, it counts.
+    Closed,
+}
+
+impl Silence {
+    /// The word in the API and the database; nothing said is the empty word there.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Told => "told",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// Reads the word back.
+    #[must_use]
+    pub fn find(code: &str) -> Option<Self> {
+        [Self::Told, Self::Closed].into_iter().find(|silence| silence.code() == code)
+    }
 }
 
 /// When each step was reached; `None` where it was not (or is not known).
@@ -166,6 +195,8 @@ pub struct MessageRecord {
 pub struct MessageTimes {
     /// Taken over from the CRM or the API.
     pub created: Timestamp,
+    /// It entered the state it is in.
+    pub entered: Timestamp,
     /// The provider took it.
     pub accepted: Option<Timestamp>,
     /// The messenger has it.
@@ -176,6 +207,8 @@ pub struct MessageTimes {
     pub read: Option<Timestamp>,
     /// Failed or cancelled.
     pub failed: Option<Timestamp>,
+    /// The card was told that no confirmation has come.
+    pub silent: Option<Timestamp>,
 }
 
 #[cfg(test)]

@@ -69,6 +69,7 @@ table! {
     "/messages/{message}": get messages::get;
     "/dead-letters": get dead_letters::list;
     "/dead-letters/redrive": post dead_letters::redrive_many;
+    "/dead-letters/redrive-matching": post dead_letters::redrive_matching;
     "/dead-letters/{letter}/redrive": post dead_letters::redrive;
 }
 

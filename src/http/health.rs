@@ -11,6 +11,7 @@ use super::admin::Admin;
 use super::problem::Problem;
 use crate::domain::channel::ChannelState;
 use crate::domain::job::JobState;
+use crate::domain::status::MessageState;
 use crate::storage::StorageError;
 use crate::telemetry;
 
@@ -73,8 +74,14 @@ async fn measure(state: &State) -> Result<(), StorageError> {
     let now = state.clock.now();
     let waited = count(JobState::Ready).map_or(0, |count| now.since(count.first_due).0.max(0));
     gauge!(telemetry::OLDEST_DUE).set(waited as f64 / 1000.0);
-    let channels = state.storage.channels().await?;
-    let paused = channels.iter().filter(|channel| matches!(channel.state, ChannelState::Paused(_))).count();
+    let oldest = state.storage.oldest_open().await?;
+    for open in [MessageState::Queued, MessageState::Undecided, MessageState::Accepted, MessageState::Sent] {
+        let since = oldest.iter().find(|(word, _)| word == open.code());
+        let age = since.map_or(0, |(_, since)| state.clock.now().since(*since).0.max(0));
+        gauge!(telemetry::OLDEST_OPEN, "state" => open.code()).set(age as f64 / 1000.0);
+    }
+    let paused = state.storage.channels().await?;
+    let paused = paused.iter().filter(|channel| matches!(channel.state, ChannelState::Paused(_))).count();
     gauge!(telemetry::CHANNEL_PAUSED).set(paused as f64);
     Ok(())
 }

@@ -20,7 +20,7 @@ use super::preflight::{self, Ready, Refusal};
 use super::scheduler::{Finished, Hold};
 use crate::domain::channel::{Channel, ChannelState};
 use crate::domain::ids::MessageId;
-use crate::domain::job::{JobState, QueueKey};
+use crate::domain::job::{GivenUp, JobState, QueueKey};
 use crate::domain::message::MessageRecord;
 use crate::domain::outcome::{Accepted, ErrorCode, Failure, FailureClass, SendError, ThrottleScope};
 use crate::domain::status::MessageState;
@@ -29,21 +29,10 @@ use crate::domain::time::{Millis, Timestamp};
 use crate::lease;
 use crate::providers::Provider;
 use crate::storage::StorageError;
-use crate::storage::jobs::NOT_IN_TIME;
 use crate::storage::messages::{Attempt, MessageNews};
 use crate::storage::settle::{Fate, Right, Settlement, Start};
 use crate::storage::writer::{Queued, Work};
 use crate::telemetry::SPANS;
-
-/// Why a send is unclear; kept with the job.
-mod unclear {
-    /// The connection ended without an answer: the vendor very likely has the message.
-    pub(super) const CUT: &str = "no answer";
-    /// Somebody in between answered: the vendor may never have seen it.
-    pub(super) const GATEWAY: &str = "answer of a gateway";
-    /// This or another process ended between the mark and the answer.
-    pub(super) const CRASH: &str = "the process ended meanwhile";
-}
 
 /// First look for the echo of an unclear send; most come within the second.
 const FIRST_LOOK: Millis = Millis::seconds(1);
@@ -51,8 +40,6 @@ const FIRST_LOOK: Millis = Millis::seconds(1);
 const NEXT_LOOK: Millis = Millis::seconds(10);
 /// When a send that could not be begun is tried again.
 const NOT_YET: Millis = Millis(250);
-/// Vendors call again at intervals that grow by up to this factor (WhatsApp: "with decreasing frequency", for 7 days).
-const RETRY_STRETCH: i64 = 6;
 /// Most sends that are marked as begun in one step.
 const CHUNK: usize = 128;
 /// From this try on a person at the card is told that it is late.
@@ -180,8 +167,7 @@ impl Runs<'_> {
     /// Too late: the message fails and its job becomes a dead letter that a person may redrive.
     fn expired(&self, queued: &Queued, last_error: &str) -> Settlement {
         let failure = Failure::with(ErrorCode::Expired, last_error);
-        let reason =
-            if last_error.is_empty() { NOT_IN_TIME.to_owned() } else { format!("{NOT_IN_TIME}: {last_error}") };
+        let reason = GivenUp::Expired.with(last_error);
         let fate = Fate::Keep { state: JobState::Dead, due: self.now(), tries: queued.job.tries, reason: Some(reason) };
         Settlement { fate, ..self.failed(queued, failure) }
     }
@@ -482,8 +468,8 @@ impl Runs<'_> {
                 (settlement.fate, settlement.news)
             }
             Decision::Unclear => {
-                let reason = if error.answered_by_gateway { unclear::GATEWAY } else { unclear::CUT };
-                let fate = keep(JobState::Unclear, now.plus(FIRST_LOOK), job.tries, Some(reason));
+                let why = if error.answered_by_gateway { GivenUp::Gateway } else { GivenUp::NoAnswer };
+                let fate = keep(JobState::Unclear, now.plus(FIRST_LOOK), job.tries, Some(why.stored()));
                 (fate, told(MessageState::Undecided, Failure::new(ErrorCode::Undecided)))
             }
         };
@@ -508,7 +494,7 @@ impl Runs<'_> {
             "channel paused: its credentials or account need the administrator"
         );
         let state = ChannelState::Paused(reason);
-        if let Err(error) = self.pipeline.storage.set_channel_state(&channel.id, &state).await {
+        if let Err(error) = self.pipeline.storage.set_channel_state(&channel.id, &state, None).await {
             tracing::error!(%error, "the pause could not be stored");
         }
         self.pipeline.scheduler.hold(self.queue.clone(), Hold::Paused);
@@ -527,7 +513,7 @@ impl Runs<'_> {
         let job = &queued.job;
         let rule = provider.spec().unclear;
         let started = job.started.unwrap_or(now);
-        let wait = self.echo_wait(rule.wait, started);
+        let wait = self.pipeline.echo_wait(rule.wait, started);
         let waited = now.since(started);
         let settlement = |fate, news| self.settlement(&queued, fate, news);
         let keep =
@@ -543,17 +529,25 @@ impl Runs<'_> {
             })
         };
         if job.state == JobState::Started {
-            let fate = keep(JobState::Unclear, now.plus(FIRST_LOOK), unclear::CRASH);
+            let fate = keep(JobState::Unclear, now.plus(FIRST_LOOK), GivenUp::ProcessEnded.stored());
             self.settle(&queued, settlement(fate, undecided())).await;
             return;
         }
-        let reason = job.reason.clone().unwrap_or_else(|| unclear::CRASH.to_owned());
+        let reason = job.reason.clone().unwrap_or_else(|| GivenUp::ProcessEnded.stored().to_owned());
         if waited < wait {
             let due = now.plus(Millis(NEXT_LOOK.0.min(wait.0 - waited.0).max(100)));
             self.settle(&queued, settlement(keep(JobState::Unclear, due, &reason), None)).await;
             return;
         }
-        let may_have_missed = reason == unclear::CRASH || reason == unclear::GATEWAY;
+        let may_have_missed = match GivenUp::read(&reason).0 {
+            GivenUp::ProcessEnded | GivenUp::Gateway => true,
+            GivenUp::Expired
+            | GivenUp::NoAnswer
+            | GivenUp::Lost
+            | GivenUp::Held
+            | GivenUp::Restored
+            | GivenUp::Refused => false,
+        };
         if may_have_missed && self.echo_works_since(channel, started).await {
             tracing::info!(job.id = %job.id, reason, "no echo though later ones came: it never arrived and is sent now");
             self.settle(&queued, settlement(keep(JobState::Ready, now, &reason), None)).await;
@@ -587,16 +581,6 @@ impl Runs<'_> {
                 None
             }
         }
-    }
-
-    /// How long, from its beginning, the echo of a send is waited for before its absence means anything.
-    ///
-    /// While we were down the vendor's callbacks found nobody, and it calls again ever less often; so after a down time
-    /// the echo may be late by a multiple of it.
-    fn echo_wait(&self, rule: Millis, started: Timestamp) -> Millis {
-        let wait = self.pipeline.settings.unclear_wait.unwrap_or(rule);
-        let down = self.pipeline.since.since(started);
-        if down.0 <= 0 { wait } else { Millis(down.0 + wait.0.max(down.0.saturating_mul(RETRY_STRETCH))) }
     }
 
     /// True when an echo has come for a message that was accepted after this send began.

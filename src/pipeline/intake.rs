@@ -570,7 +570,8 @@ pub(super) fn queued(pipeline: &Pipeline, peer: &str, received: Timestamp) -> Ne
         vendor_code: String::new(),
         comment: None,
         responsible: None,
-        times: MessageTimes { created: received, ..MessageTimes::default() },
+        silence: None,
+        times: MessageTimes { created: received, entered: received, ..MessageTimes::default() },
     };
     NewMessage {
         record,

@@ -466,6 +466,8 @@ async fn view(pipeline: &Pipeline, record: &MessageRecord) -> Result<CommentView
         at: since(record),
         failure: record.failure.clone(),
         vendor_code: record.vendor_code.clone(),
+        silence: record.silence,
+        silent_for: record.times.silent.map_or(Millis(0), |told| told.since(record.times.entered)),
         responsible: record.responsible.clone(),
         planned: planned(record, pipeline.clock.now()),
     })

@@ -20,7 +20,7 @@ use super::limits::{ChannelPace, PeerPaces};
 use super::stops::{Gate, Stops};
 use super::upkeep;
 use crate::domain::capability::PeerPace;
-use crate::domain::channel::ChannelState;
+use crate::domain::channel::{ChannelState, Ramp};
 use crate::domain::job::{JobState, QueueKey};
 use crate::domain::portal::PortalState;
 use crate::domain::time::{Millis, Timestamp};
@@ -65,6 +65,8 @@ struct WorkState {
     paused: bool,
     /// Messages per second of a channel.
     pace: Option<f64>,
+    /// How a channel comes back to that pace.
+    ramp: Option<Ramp>,
     /// The pace towards one recipient of a channel.
     per_peer: Option<PeerPace>,
     /// The portal.
@@ -192,7 +194,11 @@ struct Queue {
     /// Known to be allowed to work; `None` until it has been asked.
     allowed: Option<bool>,
     held_until: Option<Timestamp>,
+    /// The pace that holds now: a part of the channel's while its ramp lasts.
     pace: Option<ChannelPace>,
+    /// Messages per second of a channel, and how it comes back to that after a pause.
+    full: Option<f64>,
+    ramp: Option<Ramp>,
     peers: Option<PeerPaces>,
     portal: Option<Arc<KnownPortal>>,
     /// Calls to the portal.
@@ -212,12 +218,26 @@ impl Queue {
             allowed: None,
             held_until: None,
             pace: None,
+            full: None,
+            ramp: None,
             peers: None,
             portal: None,
             under_way: UnderWay::default(),
             alarm: None,
             touched: now,
         }
+    }
+
+    /// Lets the pace hold that is due at `now`; tells when another will be.
+    fn keep_pace(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let percent = self.ramp.map_or(100, |ramp| ramp.percent(now));
+        if let Some(full) = self.full {
+            let per_second = full * f64::from(percent) / 100.0;
+            if self.pace.as_ref().is_none_or(|known| (known.documented() - per_second).abs() > 1e-9) {
+                self.pace = Some(ChannelPace::new(per_second));
+            }
+        }
+        self.ramp.and_then(|ramp| ramp.next_step(now))
     }
 
     fn hold_until(&mut self, at: Timestamp) {
@@ -261,6 +281,7 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
     let mut inbox = mailbox.inbox;
     let sweeping = tokio::spawn(upkeep::sweep(Arc::clone(&pipeline), stop.clone()));
     let comparing = tokio::spawn(upkeep::compare(Arc::clone(&pipeline), stop.clone()));
+    let watching = tokio::spawn(super::watch::run(Arc::clone(&pipeline), stop.clone()));
     let mut scheduler = Scheduler {
         pipeline: Arc::clone(&pipeline),
         queues: HashMap::new(),
@@ -291,6 +312,7 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
     scheduler.runs.close();
     let _ = tokio::time::timeout(RUNS_END, scheduler.runs.wait()).await;
     sweeping.abort();
+    watching.abort();
     comparing.abort();
 }
 
@@ -385,11 +407,8 @@ impl Scheduler {
                     queue.asking = false;
                     queue.allowed = Some(!state.paused);
                     queue.portal = state.portal;
-                    if let Some(per_second) = state.pace
-                        && queue.pace.as_ref().is_none_or(|known| (known.documented() - per_second).abs() > 1e-9)
-                    {
-                        queue.pace = Some(ChannelPace::new(per_second));
-                    }
+                    queue.full = state.pace;
+                    queue.ramp = state.ramp;
                     if queue.peers.is_none() {
                         queue.peers = state.per_peer.map(PeerPaces::new);
                     }
@@ -666,6 +685,7 @@ impl Scheduler {
                         WorkState {
                             paused: matches!(channel.state, ChannelState::Paused(_)),
                             pace: channel.settings.messages_per_second.or(documented),
+                            ramp: channel.ramp,
                             per_peer: can.and_then(|can| can.per_peer),
                             portal: None,
                         }
@@ -694,10 +714,11 @@ impl Scheduler {
         if due == 0 {
             return next;
         }
+        let faster = queue.keep_pace(now);
         let (permits, wait) = queue.pace.as_mut().map_or((due, None), |pace| pace.take(due, now));
         if let Some(wait) = wait {
             telemetry::limiter_wait("channel", wait);
-            let at = now.plus(wait);
+            let at = faster.map_or(now.plus(wait), |faster| faster.min(now.plus(wait)));
             next = Some(next.map_or(at, |known| known.min(at)));
         }
         let taken = queue.lanes.take(Group::Sends, permits, now);

@@ -153,11 +153,13 @@ impl House {
                 lease: Millis::hours(24),
                 repeat_reply: Millis(0),
                 unclear_wait: None,
+                silence: super::watch::SilenceSettings::default(),
             },
             scheduler,
         });
         let stop = CancellationToken::new();
         tokio::spawn(scheduler::run(Arc::clone(&pipeline), mailbox, stop.clone()));
+        tokio::spawn(super::upkeep::beat(Arc::clone(&pipeline), stop.clone()));
         let mut installed = Vec::new();
         for n in 0..portals {
             let installation = Installation {

@@ -65,6 +65,7 @@ pub(crate) fn channel(specimen: &Specimen) -> Channel {
         credentials: specimen.credentials.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
         settings: ChannelSettings::default(),
         state: ChannelState::Active,
+        ramp: None,
     }
 }
 
@@ -131,6 +132,8 @@ fn specifications_are_sane() {
         assert!(can.per_peer.is_none_or(|pace| pace.interval > Millis(0) && pace.burst > 0));
         assert!(can.service_window.is_none_or(|window| window > Millis(0)));
         assert!(Millis(0) < spec.unclear.wait && spec.unclear.wait <= spec.unclear.give_up);
+        let silence = spec.silence;
+        assert!(Millis(0) < silence.accepted && silence.accepted <= silence.sent && silence.sent < silence.horizon);
         assert!(entry.defaults.base_url.starts_with("https://") && !entry.defaults.base_url.ends_with('/'));
     }
 }

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::domain::capability::{
-    Capabilities, CredentialField, Handshake, MediaKind, PeerPace, ProviderSpec, UnclearRule, WebhookAuth,
+    Capabilities, CredentialField, Handshake, MediaKind, PeerPace, ProviderSpec, SilenceRule, UnclearRule, WebhookAuth,
 };
 use crate::domain::channel::{Channel, Messenger};
 use crate::domain::event::ProviderEvent;
@@ -75,6 +75,8 @@ pub static SPEC: ProviderSpec = ProviderSpec {
     handshake: Some(Handshake::HubChallenge { credential: VERIFY_TOKEN }),
     // A status usually follows within seconds; webhooks are repeated for days, but a person cannot wait for days.
     unclear: UnclearRule { wait: Millis::seconds(60), give_up: Millis::minutes(10) },
+    // "Webhooks": what we did not take is sent again "with decreasing frequency" for up to 7 days, and then never.
+    silence: SilenceRule { accepted: Millis::minutes(15), sent: Millis::hours(1), horizon: Millis::hours(7 * 24) },
 };
 
 /// How to make it.

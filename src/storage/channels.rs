@@ -8,7 +8,7 @@ use moka::future::Cache;
 
 use super::db::{Row, args};
 use super::{Storage, StorageError, sql};
-use crate::domain::channel::{Channel, ChannelSettings, ChannelState, Line};
+use crate::domain::channel::{Channel, ChannelSettings, ChannelState, Line, Ramp};
 use crate::domain::guards::LineSettings;
 use crate::domain::ids::{ChannelId, LineId, PortalId};
 use crate::domain::time::Timestamp;
@@ -156,16 +156,23 @@ impl Storage {
         Ok(channels)
     }
 
-    /// Pauses (with a reason for people) or resumes a channel.
+    /// Pauses (with a reason for people) or resumes a channel, which then sends as fast as it may unless a ramp is given.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub async fn set_channel_state(&self, id: &ChannelId, state: &ChannelState) -> Result<(), StorageError> {
+    pub async fn set_channel_state(
+        &self,
+        id: &ChannelId,
+        state: &ChannelState,
+        ramp: Option<Ramp>,
+    ) -> Result<(), StorageError> {
         let (word, reason) = match state {
             ChannelState::Active => ("active", ""),
             ChannelState::Paused(reason) => ("paused", reason.as_str()),
         };
-        self.db.write(sql::CHANNEL_STATE, args![id.as_str(), word, reason, self.clock.now().0]).await?;
+        let ramp = ramp.map(|ramp| serde_json::to_string(&ramp)).transpose();
+        let ramp = ramp.map_err(|e| StorageError::Broken(e.to_string()))?;
+        self.db.write(sql::CHANNEL_STATE, args![id.as_str(), word, reason, ramp, self.clock.now().0]).await?;
         self.channels.forget();
         Ok(())
     }
@@ -222,12 +229,14 @@ impl Storage {
             "paused" => ChannelState::Paused(row.text("state_reason")?),
             _ => ChannelState::Active,
         };
+        let ramp = row.maybe_text("ramp")?.map(|ramp| serde_json::from_str(&ramp));
         Ok(Channel {
             line: LineId::stored(row.text("line_id")?),
             provider: row.text("provider")?,
             name: row.text("name")?,
             credentials: serde_json::from_str(&credentials).map_err(|e| broken("credentials", e))?,
             settings: serde_json::from_str(&row.text("settings")?).map_err(|e| broken("settings", e))?,
+            ramp: ramp.transpose().map_err(|e| broken("ramp", e))?,
             state,
             id,
         })

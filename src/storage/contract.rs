@@ -11,6 +11,7 @@ mod retention;
 mod statuses;
 mod steps;
 pub(super) mod things;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

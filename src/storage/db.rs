@@ -653,6 +653,7 @@ fn address(url: &str) -> Result<Address, StorageError> {
 fn migrations() -> Migrator {
     const FILES: &[(i64, &str, &str)] = &[
         (1, "initial", include_str!("../../migrations/0001_initial.sql")),
+        (2, "watch", include_str!("../../migrations/0002_watch.sql")),
         (3, "guards", include_str!("../../migrations/0003_guards.sql")),
         (5, "retention", include_str!("../../migrations/0005_retention.sql")),
     ];

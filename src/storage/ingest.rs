@@ -108,14 +108,14 @@ fn news_of(ingest: &Ingest, status: &StatusNews, id: MessageId, now: Timestamp) 
     }
 }
 
-/// The echo has come: sends that nobody knew the end of are over.
+/// The echo has come: sends that nobody knew the end of are over, and none is repeated.
 async fn settle_unclear(tx: &mut Tx, news: &[MessageNews], harvest: &mut Harvest) -> Result<(), StorageError> {
     let row = |item: &MessageNews| {
         let queue = QueueKey::Channel(item.channel.clone()?).to_string();
         Some(args![Job::id_of(JobKind::Send, item.id.as_str()), queue])
     };
     let rows = news.iter().filter_map(row).collect();
-    for row in tx.batch_rows(sql::JOBS_DELETE_UNCLEAR, rows).await? {
+    for row in tx.batch_rows(sql::JOBS_DELETE_ECHOED, rows).await? {
         if let Some(queue) = QueueKey::parse(&row.text("queue")?) {
             harvest.gone.push((queue, row.text("id")?));
         }

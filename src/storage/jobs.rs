@@ -1,26 +1,14 @@
-//! Jobs as rows: adding, asking, reading, giving up and redriving.
+//! Jobs as rows: adding, asking, reading and withdrawing.
 
 use super::db::{Row, Tx, args};
 use super::messages::{MessageNews, move_up};
-use super::writer::{Context, Harvest, Queued, Work};
+use super::writer::{Context, Harvest};
 use super::{Storage, StorageError, sql};
 use crate::domain::ids::MessageId;
-use crate::domain::job::{Job, JobKind, JobState, QueueKey};
+use crate::domain::job::{GivenUp, Job, JobKind, JobState, QueueKey};
 use crate::domain::outcome::{ErrorCode, Failure};
 use crate::domain::status::MessageState;
 use crate::domain::time::Timestamp;
-
-/// Why a send is a dead letter whose deadline was over.
-pub const NOT_IN_TIME: &str = "not sent in time";
-
-/// A job that was given up.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DeadLetter {
-    /// The job; its id is the dead letter's id, its reason says why it was given up.
-    pub job: Job,
-    /// When.
-    pub died: Timestamp,
-}
 
 /// Jobs of one queue as the database has them.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -146,39 +134,16 @@ impl Storage {
         Ok(())
     }
 
-    /// Jobs given up, newest first, those behind the one of this time and id. Jobs of one commit died in the same
-    /// millisecond, so a page may end between them.
-    ///
-    /// # Errors
-    /// [`StorageError`].
-    pub async fn dead_letters(&self, died: Timestamp, id: &str, limit: u32) -> Result<Vec<DeadLetter>, StorageError> {
-        let rows = self.db.rows(sql::JOBS_DEAD, args![died.0, id, i64::from(limit)]).await?;
-        rows.iter().map(|row| Ok(DeadLetter { job: read(row)?, died: Timestamp(row.int("changed_ms")?) })).collect()
-    }
-
-    /// Lets a dead letter live again, under its old identity: the message keeps its id, so nothing is sent twice
-    /// unknowingly. `not_after` is the new deadline. False when there is no such dead letter.
-    ///
-    /// # Errors
-    /// [`StorageError`]; it stays dead.
-    #[tracing::instrument(name = "storage.redrive", target = "mostik::span", skip_all)]
-    pub async fn redrive(&self, id: &str, not_after: Option<Timestamp>) -> Result<bool, StorageError> {
-        let redrive = Redrive { id: id.to_owned(), not_after };
-        match self.writer.write(super::writer::Step::Redrive(redrive)).await? {
-            super::writer::Outcome::Redrive(found) => Ok(found),
-            _ => Err(StorageError::Broken("redrive: wrong outcome".to_owned())),
-        }
-    }
-
-    /// Withdraws sends of a channel that have not begun; tells how many. They end as `cancelled`.
+    /// Withdraws sends of a channel that have not begun, of messages taken over before that time; tells how many. They
+    /// end as `cancelled`; their cards and waiting robots are told.
     ///
     /// # Errors
     /// [`StorageError`]; those already withdrawn stay so.
-    pub async fn cancel_sends(&self, queue: &QueueKey) -> Result<usize, StorageError> {
+    pub async fn cancel_sends(&self, queue: &QueueKey, before: Timestamp) -> Result<usize, StorageError> {
         const PAGE: i64 = 200;
         let mut cancelled = 0;
         loop {
-            let rows = self.db.rows(sql::SENDS_WAITING, args![queue.to_string(), PAGE]).await?;
+            let rows = self.db.rows(sql::SENDS_WAITING, args![queue.to_string(), before.0, PAGE]).await?;
             let ids = rows.iter().map(|row| Ok(MessageId::stored(row.text("subject")?)));
             let ids = ids.collect::<Result<Vec<_>, StorageError>>()?;
             if ids.is_empty() {
@@ -219,32 +184,6 @@ impl Storage {
     }
 }
 
-/// The step behind [`Storage::redrive`].
-#[derive(Clone, Debug)]
-pub(super) struct Redrive {
-    id: String,
-    not_after: Option<Timestamp>,
-}
-
-pub(super) async fn write_redrive(
-    tx: &mut Tx,
-    now: Timestamp,
-    redrive: &Redrive,
-    harvest: &mut Harvest,
-) -> Result<bool, StorageError> {
-    let not_after = redrive.not_after.map(|at| at.0);
-    if tx.exec(sql::JOB_REDRIVE, args![redrive.id.as_str(), now.0, not_after]).await? == 0 {
-        return Ok(false);
-    }
-    let row = tx.row(sql::JOB_GET, args![redrive.id.as_str()]).await?;
-    let job = read(&row.ok_or_else(|| StorageError::Broken("redrive: the job vanished".to_owned()))?)?;
-    if job.kind == JobKind::Send {
-        tx.exec(sql::MESSAGE_REQUEUE, args![job.subject.as_str(), now.0]).await?;
-    }
-    harvest.jobs.push(Queued { job, work: Work::Stored });
-    Ok(true)
-}
-
 /// The step behind [`Storage::cancel_sends`], and what becomes of messages that are replaced: only what has not begun is
 /// withdrawn, whatever was seen before. Tells how many were.
 pub(super) async fn withdraw(
@@ -268,7 +207,7 @@ pub(super) async fn write_expire(
     messages: &[MessageId],
     harvest: &mut Harvest,
 ) -> Result<usize, StorageError> {
-    let row = |id: &MessageId| args![Job::id_of(JobKind::Send, id.as_str()), NOT_IN_TIME, now.0];
+    let row = |id: &MessageId| args![Job::id_of(JobKind::Send, id.as_str()), GivenUp::Expired.stored(), now.0];
     let gone = tx.batch_rows(sql::JOBS_EXPIRE, messages.iter().map(row).collect()).await?;
     end(tx, context, now, &gone, MessageState::Failed, Some(&Failure::new(ErrorCode::Expired)), harvest).await
 }

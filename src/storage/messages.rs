@@ -8,7 +8,7 @@ use super::progress::CommentTarget;
 use super::writer::{Context, Harvest, add_jobs};
 use super::{Storage, StorageError, progress, sql};
 use crate::domain::ids::{ChannelId, CommandId, CrmCommentId, CrmUserId, MessageId, PortalId, ProviderMessageId};
-use crate::domain::message::{Content, Draft, MessageRecord, MessageTimes};
+use crate::domain::message::{Content, Draft, MessageRecord, MessageTimes, Silence};
 use crate::domain::outcome::{ErrorCode, Failure};
 use crate::domain::portal::CardRef;
 use crate::domain::status::MessageState;
@@ -201,16 +201,10 @@ async fn move_once(
         if let Some(command) = row.maybe_text("command_id")? {
             commands.push(command);
         }
-        let quiet = state == Some(MessageState::Sent) && accepted.is_some();
-        if let (Some(portal), Some(card), true, false) =
-            (row.maybe_text("portal_id")?, row.maybe_text("card")?, row.flag("comments")?, quiet)
-        {
-            comments.push(CommentTarget {
-                message: MessageId::stored(id.clone()),
-                portal: PortalId::stored(portal),
-                card,
-            });
-        }
+        // A card that was told of a silence must hear that it is over.
+        let silent = row.maybe_int("silent_ms")?.is_some();
+        let quiet = state == Some(MessageState::Sent) && accepted.is_some() && !silent;
+        comments.extend(CommentTarget::of(&row)?.filter(|_| !quiet));
         moved.insert(id);
     }
     let late = merged.values().filter(|step| !moved.contains(step.news.id.as_str())).filter_map(Merged::late_row);
@@ -232,16 +226,11 @@ async fn note(
 ) -> Result<(), StorageError> {
     let row = |news: &&MessageNews| {
         let failure = news.failure.as_ref()?;
-        Some(args![news.id.as_str(), failure.code.code(), failure.detail.as_str(), news.vendor_code.as_str(), now.0])
+        Some(args![news.id.as_str(), failure.code.code(), failure.detail.as_str(), news.vendor_code.as_str()])
     };
     let mut targets = Vec::new();
     for row in tx.batch_rows(sql::MESSAGES_NOTE, notes.iter().filter_map(row).collect()).await? {
-        if let (Some(portal), Some(card), true) =
-            (row.maybe_text("portal_id")?, row.maybe_text("card")?, row.flag("comments")?)
-        {
-            let message = MessageId::stored(row.text("id")?);
-            targets.push(CommentTarget { message, portal: PortalId::stored(portal), card });
-        }
+        targets.extend(CommentTarget::of(&row)?);
     }
     progress::ask_comments(tx, context, now, targets.into_iter(), harvest).await
 }
@@ -388,13 +377,16 @@ pub(super) fn read(row: &Row) -> Result<MessageHistory, StorageError> {
         vendor_code: row.maybe_text("vendor_code")?.unwrap_or_default(),
         comment: row.maybe_text("comment_id")?.map(CrmCommentId),
         responsible: row.maybe_text("responsible")?.map(CrmUserId),
+        silence: Silence::find(&row.text("silence")?),
         times: MessageTimes {
             created: Timestamp(row.int("created_ms")?),
+            entered: Timestamp(row.int("changed_ms")?),
             accepted: at("accepted_ms")?,
             sent: at("sent_ms")?,
             delivered: at("delivered_ms")?,
             read: at("read_ms")?,
             failed: at("failed_ms")?,
+            silent: at("silent_ms")?,
         },
     };
     Ok(MessageHistory { record, inbound, inbound_content: inbound.then_some(content) })

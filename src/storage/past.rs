@@ -10,7 +10,7 @@ use super::messages::MessageNews;
 use super::settle::{Fate, Right, Settlement};
 use super::{Storage, StorageError, sql};
 use crate::domain::ids::MessageId;
-use crate::domain::job::{JobKind, JobState};
+use crate::domain::job::{GivenUp, JobKind, JobState};
 use crate::domain::outcome::{ErrorCode, Failure};
 use crate::domain::status::MessageState;
 use crate::domain::time::Timestamp;
@@ -58,7 +58,7 @@ impl Storage {
     /// # Errors
     /// [`StorageError`].
     pub async fn living_worker(&self) -> Result<Option<(String, Timestamp)>, StorageError> {
-        let row = self.db.row(sql::WORKERS_LIVING, args![self.clock.now().0]).await?;
+        let row = self.db.row(sql::WORKERS_LIVING, args![self.lease_time(true).await?.0]).await?;
         row.map(|row| Ok((row.text("id")?, Timestamp(row.int("lease_until_ms")?)))).transpose()
     }
 
@@ -97,7 +97,7 @@ impl Storage {
     fn doubtful(&self, job: String, message: Option<String>, taken: Timestamp) -> Settlement {
         let now = self.clock.now();
         let of = jiff::Timestamp::from_millisecond(taken.0).map(|at| at.to_string()).unwrap_or_default();
-        let reason = format!("restored from a backup of {of}: it may have been done since; look before you redrive it");
+        let reason = GivenUp::Restored.with(&of);
         let news = message.map(|id| MessageNews {
             failure: Some(Failure::new(ErrorCode::Undecided)),
             ..MessageNews::new(MessageId::stored(id), MessageState::Undecided, now)

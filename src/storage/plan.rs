@@ -9,7 +9,7 @@ use super::settle::{self, Fate, Right};
 use super::writer::{Context, Harvest, Outcome, Queued, Step, Work, add_jobs};
 use super::{Storage, StorageError, guards, jobs, progress, sql};
 use crate::domain::ids::CommandId;
-use crate::domain::job::{Job, JobKind, JobState, QueueKey};
+use crate::domain::job::{GivenUp, Job, JobKind, JobState, QueueKey};
 use crate::domain::outcome::{ErrorCode, Failure};
 use crate::domain::status::MessageState;
 use crate::domain::time::Timestamp;
@@ -130,7 +130,7 @@ async fn hold(tx: &mut Tx, context: &Context, now: Timestamp, new: &[&NewMessage
         .collect();
     jobs::add(tx, now, held.iter().map(|(job, _)| job)).await?;
     let dead = held.iter().filter_map(|(job, failure)| {
-        let reason = Some(format!("held: the person has just got the same text ({})", failure.detail));
+        let reason = Some(GivenUp::Held.with(&failure.detail));
         let fate = Fate::Keep { state: JobState::Dead, due: now, tries: 0, reason };
         settle::keep_row(&job.id, Right::Store.columns(), &fate, now)
     });

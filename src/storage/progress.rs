@@ -17,6 +17,15 @@ pub(super) struct CommentTarget {
     pub(super) card: String,
 }
 
+impl CommentTarget {
+    /// Reads it from a message's `id`, `portal_id`, `card` and `comments`; `None` when no card shows the message.
+    pub(super) fn of(row: &Row) -> Result<Option<Self>, StorageError> {
+        let (portal, card) = (row.maybe_text("portal_id")?, row.maybe_text("card")?);
+        let (Some(portal), Some(card), true) = (portal, card, row.flag("comments")?) else { return Ok(None) };
+        Ok(Some(Self { message: MessageId::stored(row.text("id")?), portal: PortalId::stored(portal), card }))
+    }
+}
+
 /// Asks for the comments of these messages to be brought up to date. Asking twice is asking once.
 pub(super) async fn ask_comments(
     tx: &mut Tx,

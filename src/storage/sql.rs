@@ -58,7 +58,23 @@ macro_rules! message_columns {
     () => {
         "m.id, m.channel_id, m.peer, m.portal_id, m.command_id, m.card, m.comment_id, m.responsible, m.content, \
          m.used_fallback, m.state, m.provider_id, m.error_code, m.error_detail, m.vendor_code, m.created_ms, \
-         m.accepted_ms, m.sent_ms, m.delivered_ms, m.read_ms, m.failed_ms"
+         m.accepted_ms, m.sent_ms, m.delivered_ms, m.read_ms, m.failed_ms, m.silence, m.silent_ms, \
+         m.changed_ms"
+    };
+}
+
+/// Which dead letters are meant: kind, channel, portal, beginning of the reason (empty text is any), since, until, and
+/// whether also sends whose messages may have arrived.
+macro_rules! which_dead {
+    () => {
+        "state = 'dead' AND ($1 = '' OR kind = $1)
+          AND ($2 = '' OR EXISTS (SELECT 1 FROM messages m WHERE m.id = jobs.subject AND m.channel_id = $2))
+          AND ($3 = '' OR queue = 'crm:' || $3 OR queue = 'in:' || $3
+               OR EXISTS (SELECT 1 FROM messages m WHERE m.id = jobs.subject AND m.portal_id = $3))
+          AND ($4 = '' OR substr(reason, 1, length($4)) = $4)
+          AND changed_ms >= $5 AND changed_ms < $6
+          AND ($7 = 1 OR kind <> 'send'
+               OR NOT EXISTS (SELECT 1 FROM messages m WHERE m.id = jobs.subject AND m.state = 'undecided'))"
     };
 }
 
@@ -186,10 +202,14 @@ statements! {
         ORDER BY due_ms, seq LIMIT $4");
     /// One job.
     JOB_GET = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1");
-    /// Dead letters, newest first, those behind the one that died at `$1` under the id `$2`.
-    JOBS_DEAD = concat!("SELECT ", job_columns!(), " FROM jobs
-        WHERE state = 'dead' AND (changed_ms < $1 OR (changed_ms = $1 AND id < $2))
-        ORDER BY changed_ms DESC, id DESC LIMIT $3");
+    /// Dead letters, newest first, those behind the one that died at `$8` under the id `$9`.
+    JOBS_DEAD = concat!("SELECT ", job_columns!(), " FROM jobs WHERE ", which_dead!(), "
+          AND (changed_ms < $8 OR (changed_ms = $8 AND id < $9))
+        ORDER BY changed_ms DESC, id DESC LIMIT $10");
+    /// How many there are.
+    JOBS_DEAD_COUNT = concat!("SELECT COUNT(*) AS n FROM jobs WHERE ", which_dead!());
+    /// A dead letter that has nothing to do any more.
+    JOB_FORGET_DEAD = "DELETE FROM jobs WHERE id = $1 AND state = 'dead'";
     /// A dead letter lives again under its old identity.
     JOB_REDRIVE = "UPDATE jobs SET state = 'ready', tries = 0, due_ms = $2, not_after_ms = $3, started_ms = NULL,
         started_by = NULL, reason = NULL, changed_ms = $2 WHERE id = $1 AND state = 'dead'";
@@ -197,8 +217,10 @@ statements! {
     JOBS_COUNT = "SELECT state, COUNT(*) AS n, MIN(due_ms) AS oldest_ms FROM jobs GROUP BY state";
     /// Sends of a channel that have not begun.
     JOBS_OF_QUEUE = "SELECT COUNT(*) AS n FROM jobs WHERE queue = $1 AND state <> 'dead'";
-    /// Messages whose send has not begun, for clearing a channel's queue.
-    SENDS_WAITING = "SELECT subject FROM jobs WHERE queue = $1 AND kind = 'send' AND state = 'ready' ORDER BY seq LIMIT $2";
+    /// Messages taken over before `$2` whose send has not begun, for clearing a channel's queue.
+    SENDS_WAITING = "SELECT j.subject FROM jobs j JOIN messages m ON m.id = j.subject
+        WHERE j.queue = $1 AND j.kind = 'send' AND j.state = 'ready' AND m.state = 'queued' AND m.created_ms < $2
+        ORDER BY j.seq LIMIT $3";
 
     /// Messages of a queue whose deadline is over and whose send has not begun.
     SENDS_OVERDUE = "SELECT subject FROM jobs WHERE queue = $1 AND state <> 'dead' AND kind = 'send'
@@ -234,9 +256,11 @@ statements! {
     // --- messages -----------------------------------------------------------------------------------------------
     /// One message.
     MESSAGE_GET = concat!("SELECT ", message_columns!(), ", m.inbound FROM messages m WHERE m.id = $1");
-    /// A failed or cancelled message waits again; a person decided so.
+    /// A message whose send was given up waits again, because a person decided so; not one that is known to have left.
     MESSAGE_REQUEUE = "UPDATE messages SET state = 'queued', rank = 0, error_code = NULL, error_detail = NULL,
-        vendor_code = NULL, failed_ms = NULL, changed_ms = $2 WHERE id = $1 AND state IN ('failed', 'cancelled', 'undecided')";
+        vendor_code = NULL, failed_ms = NULL, silence = '', silent_ms = NULL, changed_ms = $2
+        WHERE id = $1 AND state IN ('queued', 'failed', 'undecided') AND sent_ms IS NULL AND delivered_ms IS NULL
+          AND read_ms IS NULL AND EXISTS (SELECT 1 FROM jobs j WHERE j.id = 'send:' || messages.id AND j.state = 'dead')";
     /// History, newest first. Empty text and zero mean "any".
     MESSAGES_LIST = concat!("SELECT ", message_columns!(), ", m.inbound FROM messages m
         WHERE ($1 = '' OR m.peer = $1) AND ($2 = '' OR m.channel_id = $2) AND ($3 = '' OR m.state = $3)
@@ -249,6 +273,16 @@ statements! {
         ON CONFLICT (key) DO NOTHING";
     /// What an idempotency key stands for.
     API_REQUEST_GET = "SELECT fingerprint, message_id FROM api_requests WHERE key = $1";
+
+    // --- every state ends ---------------------------------------------------------------------------------------
+    /// The oldest living worker: the one that watches, so that replicas do not all do the same.
+    WORKER_FIRST = "SELECT MIN(id) AS first FROM workers WHERE lease_until_ms >= $1";
+    /// Providers that channels have.
+    CHANNEL_PROVIDERS = "SELECT DISTINCT provider FROM channels";
+    /// Since when the message has waited that has been longest in its state, by state.
+    MESSAGES_OLDEST_OPEN = "SELECT state, MIN(changed_ms) AS oldest FROM messages
+        WHERE state IN ('queued', 'undecided', 'accepted', 'sent') AND silence <> 'closed' GROUP BY state";
+
     // --- lines and channels -------------------------------------------------------------------------------------
     /// A new line.
     LINE_ADD = "INSERT INTO lines (id, name, created_ms) VALUES ($1, $2, $3)";
@@ -262,15 +296,15 @@ statements! {
     CHANNEL_ADD = "INSERT INTO channels (id, line_id, provider, name, credentials, settings, state, state_reason,
             created_ms, changed_ms) VALUES ($1, $2, $3, $4, $5, $6, 'active', '', $7, $7)";
     /// All channels.
-    CHANNELS = "SELECT id, line_id, provider, name, credentials, settings, state, state_reason, echo_ms FROM channels ORDER BY id";
+    CHANNELS = "SELECT id, line_id, provider, name, credentials, settings, state, state_reason, echo_ms, ramp FROM channels ORDER BY id";
     /// One channel.
-    CHANNEL_GET = "SELECT id, line_id, provider, name, credentials, settings, state, state_reason, echo_ms FROM channels
+    CHANNEL_GET = "SELECT id, line_id, provider, name, credentials, settings, state, state_reason, echo_ms, ramp FROM channels
         WHERE id = $1";
     /// Channels of a line, oldest first.
-    CHANNELS_OF_LINE = "SELECT id, line_id, provider, name, credentials, settings, state, state_reason, echo_ms
+    CHANNELS_OF_LINE = "SELECT id, line_id, provider, name, credentials, settings, state, state_reason, echo_ms, ramp
         FROM channels WHERE line_id = $1 ORDER BY id";
     /// Pauses or resumes a channel.
-    CHANNEL_STATE = "UPDATE channels SET state = $2, state_reason = $3, changed_ms = $4 WHERE id = $1";
+    CHANNEL_STATE = "UPDATE channels SET state = $2, state_reason = $3, ramp = $4, changed_ms = $5 WHERE id = $1";
 
     // --- portals ------------------------------------------------------------------------------------------------
     /// A portal by what the CRM calls it.
@@ -417,15 +451,15 @@ batches! {
             read_ms = COALESCE(messages.read_ms, v.read_ms), failed_ms = v.failed_ms,
             provider_id = COALESCE(messages.provider_id, v.provider_id), error_code = v.error_code,
             error_detail = v.error_detail, vendor_code = v.vendor_code,
-            used_fallback = CASE WHEN v.used_fallback = 1 THEN 1 ELSE messages.used_fallback END, changed_ms = v.now_ms
+            used_fallback = CASE WHEN v.used_fallback = 1 THEN 1 ELSE messages.used_fallback END, silence = '',
+            changed_ms = v.now_ms
         FROM v WHERE messages.id = v.id AND messages.inbound = 0 AND messages.rank < v.below
             AND (v.channel_id IS NULL OR messages.channel_id = v.channel_id)
         RETURNING messages.id, messages.command_id, messages.portal_id, messages.card, messages.comments,
-            messages.state, messages.accepted_ms";
-    /// Why messages still wait.
-    MESSAGES_NOTE["tttti"] = "WITH v(id, error_code, error_detail, vendor_code, now_ms) AS (VALUES {rows})
-        UPDATE messages SET error_code = v.error_code, error_detail = v.error_detail, vendor_code = v.vendor_code,
-            changed_ms = v.now_ms
+            messages.state, messages.accepted_ms, messages.silent_ms";
+    /// Why messages still wait; they stay in their state, so `changed_ms` stays too.
+    MESSAGES_NOTE["tttt"] = "WITH v(id, error_code, error_detail, vendor_code) AS (VALUES {rows})
+        UPDATE messages SET error_code = v.error_code, error_detail = v.error_detail, vendor_code = v.vendor_code
         FROM v WHERE messages.id = v.id AND messages.rank = 0 AND messages.inbound = 0
         RETURNING messages.id, messages.portal_id, messages.card, messages.comments";
     /// Late news: the times are kept, the state stays.
@@ -444,9 +478,10 @@ batches! {
         RETURNING id");
     /// Jobs that are over. A dead letter is not, whoever still held an older copy of its job.
     JOBS_DELETE["t"] = "DELETE FROM jobs WHERE state <> 'dead' AND id IN (SELECT column1 FROM (VALUES {rows}) AS v)";
-    /// Sends of a channel that its echo has settled, also when they had been given up.
-    JOBS_DELETE_UNCLEAR["tt"] = "DELETE FROM jobs WHERE id IN (SELECT j.id FROM (VALUES {rows}) AS v
-            JOIN jobs j ON j.id = v.column1 AND j.queue = v.column2 AND j.state IN ('unclear', 'dead'))
+    /// Sends of a channel that its echo has settled: also when they had been given up, and when they wait to be sent
+    /// again. One that is being sent right now has to hear its own answer.
+    JOBS_DELETE_ECHOED["tt"] = "DELETE FROM jobs WHERE id IN (SELECT j.id FROM (VALUES {rows}) AS v
+            JOIN jobs j ON j.id = v.column1 AND j.queue = v.column2 AND j.state <> 'started')
         RETURNING id, queue";
     /// Jobs that have not begun and are withdrawn.
     JOBS_DELETE_READY["t"] = "DELETE FROM jobs WHERE state = 'ready' AND id IN
@@ -523,6 +558,32 @@ batches! {
                 OR dialogs.last_inbound_ms < excluded.last_inbound_ms
                 THEN excluded.last_inbound_ms ELSE dialogs.last_inbound_ms END,
             changed_ms = excluded.changed_ms";
+
+    // --- every state ends ---------------------------------------------------------------------------------------
+    /// Messages that have been in a state since `before_ms` or longer, the oldest of each portal, no more of one portal
+    /// than one batch to it carries. The conditions of the index `messages_open` are repeated word by word.
+    MESSAGES_WATCHED["ttti"] = "WITH v(provider, state, silence, before_ms) AS (VALUES {rows}),
+            due AS (SELECT m.id, m.channel_id, m.peer, m.state, m.silence, m.changed_ms,
+                ROW_NUMBER() OVER (PARTITION BY m.portal_id, m.state ORDER BY m.changed_ms, m.id) AS place
+            FROM v JOIN channels c ON c.provider = v.provider
+            JOIN messages m ON m.channel_id = c.id AND m.state = v.state AND m.silence = v.silence
+                AND m.changed_ms <= v.before_ms
+            WHERE m.state IN ('queued', 'undecided', 'accepted', 'sent') AND m.silence <> 'closed')
+        SELECT id, channel_id, peer, state, silence, changed_ms FROM due WHERE place <= 50
+        ORDER BY changed_ms, id LIMIT 500";
+    /// What is said of silent messages, unless they have moved or it is said already.
+    MESSAGES_SILENT["ttti"] = "WITH v(id, state, silence, now_ms) AS (VALUES {rows})
+        UPDATE messages SET silence = v.silence, silent_ms = v.now_ms
+        FROM v WHERE messages.id = v.id AND messages.state = v.state AND messages.silence <> v.silence
+            AND messages.silence <> 'closed'
+        RETURNING messages.id, messages.portal_id, messages.card, messages.comments";
+    /// Jobs are given up, unless they have changed since they were looked at.
+    JOBS_BURY["ttti"] = "WITH v(id, state, reason, now_ms) AS (VALUES {rows})
+        UPDATE jobs SET state = 'dead', reason = v.reason, changed_ms = v.now_ms
+        FROM v WHERE jobs.id = v.id AND jobs.state = v.state RETURNING jobs.id";
+    /// Dead letters of work whose job is gone, so that a person can redrive it.
+    JOBS_ADD_DEAD["tttttttiiiit"] = "INSERT INTO jobs (id, queue, lane, kind, subject, seq, state, revision, tries,
+            due_ms, changed_ms, reason) VALUES {rows} ON CONFLICT (id) DO NOTHING RETURNING id";
 
     // --- waiting CRMs -------------------------------------------------------------------------------------------
     /// Locks the commands whose messages moved, so that two writers cannot both see the other's part missing.

@@ -18,7 +18,7 @@ impl Storage {
     /// The time by which leases are written and judged. Clocks of different machines disagree, so replicas share one: the
     /// database server's, read with every sign of life and counted on by the steady clock in between. On SQLite there
     /// is one process, and its own clock will do.
-    async fn lease_time(&self, fresh: bool) -> Result<Timestamp, StorageError> {
+    pub(super) async fn lease_time(&self, fresh: bool) -> Result<Timestamp, StorageError> {
         if matches!(self.db, Db::Sqlite { .. }) {
             return Ok(self.clock.now());
         }

@@ -11,12 +11,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::accept::{self, Accept, Arrival};
 use super::db::{Arg, Db, Tx};
+use super::dead_letters::{self, Redrive, Redriven};
 use super::effects::{self, EffectSettlement};
 use super::ingest::{self, Ingest, Ingested};
-use super::jobs::{self, Redrive};
+use super::jobs;
 use super::messages::{self, Create, Created};
 use super::plan::{self, Plan};
 use super::settle::{self, Settlement, Start};
+use super::watch::{self, Finding};
 use super::{StorageError, StorageOptions, progress, workers};
 use crate::domain::command::Command;
 use crate::domain::ids::{IdSource, MessageId};
@@ -100,6 +102,8 @@ pub(super) enum Step {
     Cancel(Vec<MessageId>),
     /// Sends whose deadline is over.
     Expire(Vec<MessageId>),
+    /// What the watch found out.
+    Watch(Vec<Finding>),
     /// Commands whose CRM must be answered now.
     Overdue(Vec<Vec<Arg>>),
 }
@@ -114,8 +118,8 @@ pub(super) enum Outcome {
     Start(Vec<String>),
     /// Of [`Step::Create`].
     Create(Created),
-    /// Of [`Step::Redrive`]: whether there was such a dead letter.
-    Redrive(bool),
+    /// Of [`Step::Redrive`].
+    Redrive(Redriven),
     /// Of [`Step::Cancel`] and [`Step::Expire`]: how many.
     Withdrawn(usize),
     /// Of [`Step::Ingest`].
@@ -280,7 +284,7 @@ async fn write_steps(
             Step::Settle(list) => settles.extend(list),
             Step::Ingest(ingest) => ingests.push((index, ingest)),
             Step::Effects(list) => results.extend(list),
-            Step::Create(_) | Step::Ask(_) | Step::Redrive(_) | Step::Cancel(_) | Step::Expire(_) => {
+            Step::Create(_) | Step::Ask(_) | Step::Redrive(_) | Step::Cancel(_) | Step::Expire(_) | Step::Watch(_) => {
                 rare.push((index, step));
             }
             Step::Overdue(rows) => overdue.extend(rows.iter().cloned()),
@@ -342,12 +346,16 @@ async fn write_rare(
             harvest.jobs.extend(asked.into_iter().map(|job| Queued { job, work: Work::Stored }));
             Ok(Outcome::Done)
         }
-        Step::Redrive(redrive) => Ok(Outcome::Redrive(jobs::write_redrive(tx, now, redrive, harvest).await?)),
+        Step::Redrive(redrive) => Ok(Outcome::Redrive(dead_letters::write(tx, now, redrive, harvest).await?)),
         Step::Cancel(messages) => {
             Ok(Outcome::Withdrawn(jobs::withdraw(tx, context, now, messages, None, harvest).await?))
         }
         Step::Expire(messages) => {
             Ok(Outcome::Withdrawn(jobs::write_expire(tx, context, now, messages, harvest).await?))
+        }
+        Step::Watch(findings) => {
+            watch::write(tx, context, now, findings, harvest).await?;
+            Ok(Outcome::Done)
         }
         Step::Accept(_)
         | Step::Plan(_)

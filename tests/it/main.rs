@@ -24,4 +24,5 @@ mod replicas;
 mod seen;
 mod trouble;
 mod unclear;
+mod watch;
 mod world;

@@ -196,3 +196,39 @@ async fn a_stop_before_a_slow_send_was_done_takes_ten_seconds_and_loses_nothing(
 async fn a_stop_after_a_slow_send_was_done_takes_ten_seconds_and_doubles_nothing() {
     stopped_in_the_middle(Action::DropAnswer { hold_ms: 60_000 }).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redrive_from_the_shell_leaves_out_what_may_have_arrived_until_told() {
+    let config = "[delivery]\nunclear_wait = \"1500ms\"\n".to_owned();
+    let world = World::with(Wish { config, ..Wish::default() }).await;
+    world.open_window(PHONE).await;
+    world.sandbox.add_fault(Fault::new("graph.messages", Action::CutBefore).times(1));
+    let deal = world.deal(PHONE);
+    world.fire(deal, &json!({"recipients": "main", "text": "Пропало"}));
+    let config = world.config().to_owned();
+    let redrive = |options: &'static [&'static str]| {
+        let config = config.clone();
+        async move {
+            let run = move || {
+                let mut program = Command::new(env!("CARGO_BIN_EXE_mostik"));
+                program.arg("redrive").args(options).arg("--config").arg(config).output().unwrap()
+            };
+            said(&tokio::task::spawn_blocking(run).await.unwrap())
+        }
+    };
+    let deadline = Instant::now() + crate::world::SOON;
+    let mut listed = String::new();
+    while !listed.contains("не ответил") {
+        assert!(Instant::now() < deadline, "no dead letter: {listed}");
+        listed = redrive(&["--list", "--language", "ru"]).await;
+    }
+    let counted = redrive(&["--all", "--dry-run"]).await;
+    assert!(counted.contains("0 match") && counted.contains("1 may have reached the person"), "{counted}");
+    let none = redrive(&["--all"]).await;
+    assert!(none.contains("0 live again"), "{none}");
+    assert!(world.messages(PHONE).is_empty());
+    let one = redrive(&["--all", "--undecided", "--reason", "no_answer", "--kind", "send"]).await;
+    assert!(one.contains("1 live again"), "{one}");
+    world.until("the running service sends it", |w| w.comment(deal).contains("Прочитано")).await;
+    assert_eq!((world.messages(PHONE).len(), world.comments(deal).len()), (1, 1));
+}

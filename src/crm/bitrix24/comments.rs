@@ -9,9 +9,10 @@ use jiff::tz::TimeZone;
 use crate::domain::channel::Messenger;
 use crate::domain::effect::{CommentView, Planned};
 use crate::domain::language::Language;
+use crate::domain::message::Silence;
 use crate::domain::outcome::ErrorCode;
 use crate::domain::phone::masked;
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Millis, Timestamp};
 use crate::{i18n, zones};
 
 /// How comments look, by the operator's settings.
@@ -41,6 +42,14 @@ impl CommentStyle {
 
         let state = say(&format!("state_{}", view.state.code()), &[]);
         lines.push(format!("{state}, {}", self.moment(view.at, "%H:%M %d.%m")));
+        if let Some(silence) = view.silence {
+            let minutes = (view.silent_for.0 / Millis::minutes(1).0).max(1).to_string();
+            let key = match silence {
+                Silence::Told => format!("silent_{}", view.state.code()),
+                Silence::Closed => "closed".to_owned(),
+            };
+            lines.push(say(&key, &[("minutes", &minutes)]));
+        }
 
         if let Some(template) = &view.template {
             lines.push(say("template", &[("name", &plain(template))]));
@@ -143,6 +152,8 @@ mod tests {
             at: Timestamp(1_795_258_980_000),
             failure: None,
             vendor_code: String::new(),
+            silence: None,
+            silent_for: Millis(0),
             responsible: None,
             planned: None,
         }
@@ -169,6 +180,33 @@ mod tests {
             assert_eq!(text, format!("{head}\n{ru}, 14:03 21.11\n«Your order is ready»\n{FOOT}"));
             let text = style(false).text(Language::En, &view(state));
             assert_eq!(text, format!("{head}\n{en}, 14:03 21.11\n“Your order is ready”\n{FOOT}"));
+        }
+    }
+
+    #[test]
+    fn a_silence_is_told_without_frightening() {
+        let rows = [
+            (MessageState::Undecided, "Подтверждения нет уже 60 мин", "No confirmation for 60 min"),
+            (
+                MessageState::Accepted,
+                "Подтверждения от мессенджера нет уже 60 мин",
+                "No confirmation from the messenger",
+            ),
+            (MessageState::Sent, "возможно, телефон выключен", "the phone may be off"),
+        ];
+        for (state, ru, en) in rows {
+            let silent = CommentView { silence: Some(Silence::Told), silent_for: Millis::minutes(60), ..view(state) };
+            let closed = CommentView { silence: Some(Silence::Closed), ..view(state) };
+            for (language, told, over) in [
+                (Language::Ru, ru, "Подтверждения больше не ожидается"),
+                (Language::En, en, "No confirmation is awaited"),
+            ] {
+                let text = style(false).text(language, &silent);
+                assert!(text.lines().nth(2).unwrap().contains(told), "{text}");
+                let text = style(false).text(language, &closed);
+                assert!(text.lines().nth(2).unwrap().contains(over), "{text}");
+                assert!(!text.contains("silent_") && !text.contains('{'), "{text}");
+            }
         }
     }
 

@@ -7,15 +7,18 @@ use actix_web::Responder;
 use actix_web::http::StatusCode;
 use actix_web::web::{Data, Json, Path, Query};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::body::{Document, Optional};
 use super::lines;
 use super::page::{Page, PageQuery, cursor_of, limit_of};
+use super::views::moment;
+use crate::config::Span;
 use crate::domain::capability::ProviderSpec;
-use crate::domain::channel::{Channel, ChannelSettings, ChannelState};
+use crate::domain::channel::{Channel, ChannelSettings, ChannelState, Ramp};
 use crate::domain::ids::ChannelId;
 use crate::domain::job::QueueKey;
+use crate::domain::time::{Millis, Timestamp};
 use crate::http::State;
 use crate::http::admin::Admin;
 use crate::http::problem::Problem;
@@ -71,6 +74,62 @@ pub(super) struct Pause {
     reason: Option<String>,
 }
 
+/// What becomes of what has waited in a paused channel.
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Resume {
+    /// `true` starts slowly, with a tenth of the channel's pace that doubles every minute; an object says otherwise.
+    ramp: Option<RampRequest>,
+    /// Messages taken over longer ago than this are withdrawn first (`30m`, `2h`, `1d`): they end as `cancelled`, and
+    /// their cards and waiting robots are told.
+    #[schema(value_type = Option<String>, example = "2h")]
+    drop_older_than: Option<Span>,
+}
+
+/// Whether and how a channel starts slowly.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+enum RampRequest {
+    /// The usual way, or not at all.
+    Usual(bool),
+    /// Another way.
+    Shaped(RampShape),
+}
+
+/// How a channel starts slowly.
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RampShape {
+    /// Part of the channel's pace to begin with, in percent: 1 to 100; left out, 10.
+    start_percent: Option<u32>,
+    /// The part doubles each time after so long, `1s` to `24h`; left out, `1m`.
+    #[schema(value_type = Option<String>, example = "1m")]
+    double_every: Option<Span>,
+}
+
+/// Which waiting messages are withdrawn.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CancelQuery {
+    /// Only those taken over longer ago than this (`30m`, `2h`, `1d`).
+    #[param(value_type = Option<String>, example = "2h")]
+    older_than: Option<Span>,
+}
+
+/// How far a channel is on its way back to its pace.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RampView {
+    /// When it was resumed.
+    #[schema(format = DateTime)]
+    began_at: String,
+    /// Percent of its pace that hold now.
+    percent: u32,
+    /// When more will hold.
+    #[schema(format = DateTime)]
+    next_at: String,
+}
+
 /// One connected sender.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ChannelView {
@@ -88,6 +147,8 @@ pub(super) struct ChannelView {
     state: &'static str,
     /// Why it is paused; empty when it is not.
     reason: String,
+    /// Its way back to its pace; null when it sends as fast as it may, or not at all.
+    ramp: Option<RampView>,
     /// The address to enter at the provider.
     webhook_url: String,
     /// Names of the credentials it has. Their values never come back.
@@ -104,6 +165,16 @@ pub(super) struct ChannelDetail {
     channel: ChannelView,
     /// Messages that wait, are being sent, or are not yet known to be sent.
     queue: i64,
+}
+
+/// A resumed channel and what became of its queue.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Resumed {
+    /// The channel, with the length of what is left of its queue.
+    #[serde(flatten)]
+    channel: ChannelDetail,
+    /// Messages withdrawn because they were too old.
+    cancelled: usize,
 }
 
 /// What became of a queue.
@@ -159,7 +230,7 @@ pub(super) async fn list(_: Admin, state: Data<State>, page: Query<PageQuery>) -
         (status = 404, description = "No such channel")))]
 pub(super) async fn get(_: Admin, state: Data<State>, channel: Path<String>) -> Result<impl Responder, Problem> {
     let channel = find(&state, &channel).await?;
-    detail(&state, &channel).await
+    detail(&state, &channel).await.map(Json)
 }
 
 /// Pause a channel: it takes messages and keeps them until it is resumed.
@@ -180,28 +251,79 @@ pub(super) async fn pause(
         return Err(Problem::Unprocessable(format!("reason: at most {REASON_MAX} characters")));
     }
     let reason = if reason.is_empty() { "paused by an administrator" } else { reason };
-    change(&state, &channel, &ChannelState::Paused(reason.to_owned())).await
+    let channel = find(&state, &channel).await?;
+    change(&state, &channel.id, &ChannelState::Paused(reason.to_owned()), None).await.map(Json)
 }
 
-/// Resume a channel: what has waited leaves, as fast as the channel may send.
+/// Resume a channel: what has waited leaves, as fast as the channel may send or slowly at first, without what is too old.
+///
+/// What is too old is withdrawn before anything leaves. A slow start outlasts a restart of the service; a pause ends it.
 #[utoipa::path(post, path = "/api/v1/channels/{channel}/resume", tag = "channels", operation_id = "resume_channel",
     params(("channel" = String, Path, description = "Id of the channel")),
-    responses((status = 200, description = "The resumed channel", body = ChannelDetail),
-        (status = 404, description = "No such channel")))]
-pub(super) async fn resume(_: Admin, state: Data<State>, channel: Path<String>) -> Result<impl Responder, Problem> {
-    change(&state, &channel, &ChannelState::Active).await
+    request_body(content = Option<Resume>, description = "May be left out"),
+    responses((status = 200, description = "The resumed channel", body = Resumed),
+        (status = 404, description = "No such channel"), (status = 422, description = "No such slow start")))]
+pub(super) async fn resume(
+    _: Admin,
+    state: Data<State>,
+    channel: Path<String>,
+    Optional(resume): Optional<Resume>,
+) -> Result<impl Responder, Problem> {
+    let resume = resume.unwrap_or_default();
+    let ramp = ramp_of(resume.ramp, state.clock.now())?;
+    let channel = find(&state, &channel).await?;
+    let cancelled = match resume.drop_older_than {
+        Some(age) => withdraw(&state, &channel, Some(age)).await?,
+        None => 0,
+    };
+    let channel = change(&state, &channel.id, &ChannelState::Active, ramp).await?;
+    Ok(Json(Resumed { channel, cancelled }))
 }
 
-/// Withdraw every message of the channel that has not begun to leave.
+/// Withdraw messages of the channel that have not begun to leave: all of them, or those too old. Their cards and waiting
+/// robots are told.
 #[utoipa::path(delete, path = "/api/v1/channels/{channel}/queue", tag = "channels", operation_id = "cancel_queue",
-    params(("channel" = String, Path, description = "Id of the channel")),
+    params(("channel" = String, Path, description = "Id of the channel"), CancelQuery),
     responses((status = 200, description = "How many; they end as `cancelled`", body = Cancelled),
         (status = 404, description = "No such channel")))]
-pub(super) async fn cancel(_: Admin, state: Data<State>, channel: Path<String>) -> Result<impl Responder, Problem> {
+pub(super) async fn cancel(
+    _: Admin,
+    state: Data<State>,
+    channel: Path<String>,
+    query: Query<CancelQuery>,
+) -> Result<impl Responder, Problem> {
     let channel = find(&state, &channel).await?;
-    let cancelled = state.storage.cancel_sends(&QueueKey::Channel(channel.id.clone())).await?;
-    tracing::info!(channel.id = %channel.id, cancelled, "queue cancelled");
+    let cancelled = withdraw(&state, &channel, query.older_than).await?;
     Ok(Json(Cancelled { cancelled }))
+}
+
+/// Withdraws what has not begun to leave and is older than `age`; tells how many.
+async fn withdraw(state: &State, channel: &Channel, age: Option<Span>) -> Result<usize, Problem> {
+    let before = age.map_or(Timestamp(i64::MAX), |age| state.clock.now().plus(Millis(-age.0.0)));
+    let cancelled = state.storage.cancel_sends(&QueueKey::Channel(channel.id.clone()), before).await?;
+    tracing::info!(channel.id = %channel.id, cancelled, "queue cancelled");
+    Ok(cancelled)
+}
+
+/// The ramp asked for, from now on.
+///
+/// # Errors
+/// 422 for one that is none.
+fn ramp_of(request: Option<RampRequest>, now: Timestamp) -> Result<Option<Ramp>, Problem> {
+    let shape = match request {
+        None | Some(RampRequest::Usual(false)) => return Ok(None),
+        Some(RampRequest::Usual(true)) => RampShape::default(),
+        Some(RampRequest::Shaped(shape)) => shape,
+    };
+    let start_percent = shape.start_percent.unwrap_or(Ramp::START_PERCENT);
+    let double_every = shape.double_every.map_or(Ramp::DOUBLE_EVERY, |span| span.0);
+    if !(1..=100).contains(&start_percent) {
+        return Err(Problem::Unprocessable("ramp.start_percent: 1 to 100".to_owned()));
+    }
+    if !(Millis::seconds(1)..=Millis::hours(24)).contains(&double_every) {
+        return Err(Problem::Unprocessable("ramp.double_every: 1s to 24h".to_owned()));
+    }
+    Ok(Some(Ramp { began: now, start_percent, double_every }))
 }
 
 /// A channel by the id in a path.
@@ -221,22 +343,31 @@ fn missing() -> Problem {
     Problem::NotFound("there is no such channel".to_owned())
 }
 
-async fn change(state: &State, id: &str, to: &ChannelState) -> Result<Json<ChannelDetail>, Problem> {
-    let channel = find(state, id).await?;
-    state.storage.set_channel_state(&channel.id, to).await?;
-    state.pipeline.state_changed(QueueKey::Channel(channel.id.clone()));
-    let channel = load(state, &channel.id).await?;
+async fn change(
+    state: &State,
+    id: &ChannelId,
+    to: &ChannelState,
+    ramp: Option<Ramp>,
+) -> Result<ChannelDetail, Problem> {
+    state.storage.set_channel_state(id, to, ramp).await?;
+    state.pipeline.state_changed(QueueKey::Channel(id.clone()));
+    let channel = load(state, id).await?;
     tracing::info!(channel.id = %channel.id, state = state_of(&channel).0, "channel changed by hand");
     detail(state, &channel).await
 }
 
-async fn detail(state: &State, channel: &Channel) -> Result<Json<ChannelDetail>, Problem> {
+async fn detail(state: &State, channel: &Channel) -> Result<ChannelDetail, Problem> {
     let queue = state.storage.count_queue(&QueueKey::Channel(channel.id.clone())).await?;
-    Ok(Json(ChannelDetail { channel: view(state, channel), queue }))
+    Ok(ChannelDetail { channel: view(state, channel), queue })
 }
 
 fn view(state: &State, channel: &Channel) -> ChannelView {
     let (word, reason) = state_of(channel);
+    let now = state.clock.now();
+    let ramp = channel.ramp.and_then(|ramp| {
+        let next_at = moment(ramp.next_step(now)?);
+        Some(RampView { began_at: moment(ramp.began), percent: ramp.percent(now), next_at })
+    });
     ChannelView {
         id: channel.id.to_string(),
         line: channel.line.to_string(),
@@ -244,6 +375,7 @@ fn view(state: &State, channel: &Channel) -> ChannelView {
         name: channel.name.clone(),
         state: word,
         reason: reason.to_owned(),
+        ramp,
         webhook_url: format!("{}/webhooks/{}/{}", state.public_url, channel.provider, channel.id),
         credentials: channel.credentials.keys().cloned().collect(),
         settings: Settings {

@@ -7,19 +7,25 @@ use actix_web::http::StatusCode;
 use actix_web::web::{Data, Json, Path, Query};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::body::Document;
-use super::page::{LIMIT_MAX, Page, PageQuery, cursor_of, limit_of};
+use super::page::{LIMIT_MAX, Page, cursor_of, limit_of};
 use super::views::moment;
 use crate::domain::ids::MessageId;
-use crate::domain::job::JobKind;
+use crate::domain::job::{GivenUp, JobKind};
+use crate::domain::language::Language;
 use crate::domain::message::MessageRecord;
 use crate::domain::time::Timestamp;
 use crate::http::State;
 use crate::http::admin::Admin;
 use crate::http::problem::Problem;
-use crate::storage::jobs::DeadLetter;
+use crate::i18n;
+use crate::storage::dead_letters::{DeadFilter, DeadLetter, DeadWords, Redriven};
+
+/// Most dead letters that one call by filter redrives, and as many as it does when nothing is said.
+const MATCHING_MAX: u32 = 10_000;
+const MATCHING_USUAL: u32 = 1_000;
 
 /// A job that was given up.
 #[derive(Serialize, ToSchema)]
@@ -29,8 +35,12 @@ pub(super) struct DeadLetterView {
     id: String,
     /// `send`, `command`, `comment`, `reply` or `reconcile`.
     kind: &'static str,
-    /// Why it was given up.
+    /// Why it was given up, as it was noted then.
     reason: String,
+    /// `expired`, `no_answer`, `gateway`, `process_ended`, `lost` or `refused`.
+    reason_code: &'static str,
+    /// The same for people, and what redriving it means.
+    explanation: Explanation,
     /// When.
     #[schema(format = DateTime)]
     died_at: String,
@@ -40,6 +50,15 @@ pub(super) struct DeadLetterView {
     subject: String,
     /// The message, if it was about one.
     message: Option<AboutMessage>,
+}
+
+/// Words for people.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Explanation {
+    /// In Russian.
+    ru: String,
+    /// In English.
+    en: String,
 }
 
 /// The message a dead letter is about.
@@ -66,9 +85,75 @@ pub(super) struct RedriveMany {
     ids: Vec<String>,
 }
 
+/// Which dead letters to list.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    /// `send`, `command`, `comment`, `reply` or `reconcile`.
+    kind: Option<String>,
+    /// Id of the channel of its message.
+    channel: Option<String>,
+    /// Id of the portal that asked for it.
+    portal: Option<String>,
+    /// A `reason_code`, or the code with which a CRM refused.
+    reason: Option<String>,
+    /// Given up then or later, RFC 3339.
+    since: Option<String>,
+    /// Given up before, RFC 3339.
+    until: Option<String>,
+    /// Most items.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<u32>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// Which dead letters to redrive; what is left out does not narrow.
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RedriveMatching {
+    /// `send`, `command`, `comment`, `reply` or `reconcile`.
+    kind: Option<String>,
+    /// Id of the channel of its message.
+    channel: Option<String>,
+    /// Id of the portal that asked for it.
+    portal: Option<String>,
+    /// A `reason_code`, or the code with which a CRM refused.
+    reason: Option<String>,
+    /// Given up then or later.
+    #[schema(format = DateTime)]
+    since: Option<String>,
+    /// Given up before.
+    #[schema(format = DateTime)]
+    until: Option<String>,
+    /// Also sends whose messages may have reached the person: they may be sent twice. Left out, they stay.
+    include_undecided: bool,
+    /// Only count.
+    dry_run: bool,
+    /// Most to redrive in this call, 1 to 10000, the newest first; left out, 1000.
+    #[schema(minimum = 1, maximum = 10000)]
+    limit: Option<u32>,
+}
+
+/// What became of those that match.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RedrivenMatching {
+    /// True when nothing was done but counting.
+    dry_run: bool,
+    /// Dead letters that matched when the call came.
+    matched: i64,
+    /// Those that would match too, left out because their messages may have reached the person.
+    undecided_left_out: i64,
+    /// Those that live again.
+    redriven: i64,
+    /// Those whose messages had left meanwhile: nothing was sent again.
+    settled: i64,
+}
+
 /// A dead letter that lives again.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Redriven {
+pub(super) struct RedrivenOne {
     /// Its id.
     id: String,
     /// Always `queued`.
@@ -80,18 +165,29 @@ pub(super) struct Redriven {
 pub(super) struct RedrivenMany {
     /// Those that live again.
     redriven: Vec<String>,
+    /// Those whose messages had left meanwhile: nothing is sent again, and they are dead letters no more.
+    settled: Vec<String>,
     /// Those that are no dead letters (any more).
     unknown: Vec<String>,
 }
 
 /// List dead letters, newest first.
 #[utoipa::path(get, path = "/api/v1/dead-letters", tag = "dead letters", operation_id = "list_dead_letters",
-    params(PageQuery), responses((status = 200, description = "A page of dead letters", body = Page<DeadLetterView>)))]
-pub(super) async fn list(_: Admin, state: Data<State>, page: Query<PageQuery>) -> Result<impl Responder, Problem> {
-    let limit = limit_of(page.limit)?;
-    let after = cursor_of(page.cursor.as_deref(), read_cursor)?;
+    params(ListQuery), responses((status = 200, description = "A page of dead letters", body = Page<DeadLetterView>)))]
+pub(super) async fn list(_: Admin, state: Data<State>, query: Query<ListQuery>) -> Result<impl Responder, Problem> {
+    let limit = limit_of(query.limit)?;
+    let words = DeadWords {
+        kind: query.kind.as_deref(),
+        channel: query.channel.as_deref(),
+        portal: query.portal.as_deref(),
+        reason: query.reason.as_deref(),
+        since: query.since.as_deref(),
+        until: query.until.as_deref(),
+    };
+    let filter = DeadFilter::parse(&words, true).map_err(Problem::Malformed)?;
+    let after = cursor_of(query.cursor.as_deref(), read_cursor)?;
     let (died, id) = after.unwrap_or((Timestamp(i64::MAX), String::new()));
-    let letters = state.storage.dead_letters(died, &id, limit + 1).await?;
+    let letters = state.storage.dead_letters(&filter, died, &id, limit + 1).await?;
     let messages = messages_of(&state, &letters).await?;
     Ok(Json(Page::of(letters, limit, cursor_to, |letter| view(&letter, &messages))))
 }
@@ -101,14 +197,16 @@ pub(super) async fn list(_: Admin, state: Data<State>, page: Query<PageQuery>) -
 /// A send whose outcome was never known may reach the person a second time: its reason says so.
 #[utoipa::path(post, path = "/api/v1/dead-letters/{letter}/redrive", tag = "dead letters", operation_id = "redrive",
     params(("letter" = String, Path, description = "Id of the dead letter")),
-    responses((status = 202, description = "It waits for its turn", body = Redriven),
-        (status = 404, description = "No such dead letter")))]
+    responses((status = 202, description = "It waits for its turn", body = RedrivenOne),
+        (status = 404, description = "No such dead letter"),
+        (status = 409, description = "Its message has left meanwhile; nothing is sent again")))]
 pub(super) async fn redrive(_: Admin, state: Data<State>, letter: Path<String>) -> Result<impl Responder, Problem> {
     let id = letter.into_inner();
-    if !revive(&state, &id).await? {
-        return Err(Problem::NotFound("there is no such dead letter".to_owned()));
+    match revive(&state, &id).await? {
+        Redriven::Queued => Ok((Json(RedrivenOne { id, state: "queued" }), StatusCode::ACCEPTED)),
+        Redriven::Settled => Err(Problem::Conflict("its message has left meanwhile; nothing is sent again".to_owned())),
+        Redriven::Unknown => Err(Problem::NotFound("there is no such dead letter".to_owned())),
     }
-    Ok((Json(Redriven { id, state: "queued" }), StatusCode::ACCEPTED))
 }
 
 /// Let several dead letters live again. Those that could be redriven are, whatever becomes of the others.
@@ -125,24 +223,70 @@ pub(super) async fn redrive_many(
     }
     // Together, so that the store can write them in one commit.
     let found = join_all(wanted.ids.iter().map(|id| revive(&state, id))).await;
-    let mut answer = RedrivenMany { redriven: Vec::new(), unknown: Vec::new() };
+    let mut answer = RedrivenMany { redriven: Vec::new(), settled: Vec::new(), unknown: Vec::new() };
     for (id, found) in wanted.ids.into_iter().zip(found) {
-        let list = if found? { &mut answer.redriven } else { &mut answer.unknown };
+        let list = match found? {
+            Redriven::Queued => &mut answer.redriven,
+            Redriven::Settled => &mut answer.settled,
+            Redriven::Unknown => &mut answer.unknown,
+        };
         list.push(id);
     }
     Ok((Json(answer), StatusCode::ACCEPTED))
 }
 
-/// False when there is no such dead letter.
-async fn revive(state: &State, id: &str) -> Result<bool, Problem> {
-    let Some(kind) = kind_of(id) else { return Ok(false) };
-    // Only messages grow stale; a comment or a registration is brought up to date whenever it runs.
-    let not_after = (kind == JobKind::Send).then(|| state.pipeline.deadline(state.clock.now()));
-    let found = state.storage.redrive(id, not_after).await?;
-    if found {
+/// Let all dead letters live again that match, or count them first.
+///
+/// Sends whose messages may have reached the person are left out unless they are asked for.
+#[utoipa::path(post, path = "/api/v1/dead-letters/redrive-matching", tag = "dead letters",
+    operation_id = "redrive_matching", request_body = RedriveMatching,
+    responses((status = 202, description = "What became of them", body = RedrivenMatching),
+        (status = 422, description = "No such filter")))]
+pub(super) async fn redrive_matching(
+    _: Admin,
+    state: Data<State>,
+    Document(wanted): Document<RedriveMatching>,
+) -> Result<impl Responder, Problem> {
+    let words = DeadWords {
+        kind: wanted.kind.as_deref(),
+        channel: wanted.channel.as_deref(),
+        portal: wanted.portal.as_deref(),
+        reason: wanted.reason.as_deref(),
+        since: wanted.since.as_deref(),
+        until: wanted.until.as_deref(),
+    };
+    let filter = DeadFilter::parse(&words, wanted.include_undecided).map_err(Problem::Unprocessable)?;
+    let limit = wanted.limit.unwrap_or(MATCHING_USUAL);
+    if !(1..=MATCHING_MAX).contains(&limit) {
+        return Err(Problem::Unprocessable(format!("limit: 1 to {MATCHING_MAX}")));
+    }
+    let counts = if wanted.dry_run {
+        state.storage.count_redrive(&filter).await?
+    } else {
+        state.storage.redrive_matching(&filter, limit, state.pipeline.deadline(state.clock.now())).await?
+    };
+    if counts.redriven > 0 {
+        tracing::info!(redriven = counts.redriven, settled = counts.settled, "dead letters redriven by a filter");
+    }
+    let answer = RedrivenMatching {
+        dry_run: wanted.dry_run,
+        matched: counts.matched,
+        undecided_left_out: counts.left_out,
+        redriven: counts.redriven,
+        settled: counts.settled,
+    };
+    Ok((Json(answer), StatusCode::ACCEPTED))
+}
+
+async fn revive(state: &State, id: &str) -> Result<Redriven, Problem> {
+    if kind_of(id).is_none() {
+        return Ok(Redriven::Unknown);
+    }
+    let redriven = state.storage.redrive(id, state.pipeline.deadline(state.clock.now())).await?;
+    if redriven == Redriven::Queued {
         tracing::info!(job.id = id, "dead letter redriven");
     }
-    Ok(found)
+    Ok(redriven)
 }
 
 /// The kind in a job's id (`kind:subject`); `None` for text that is no such id.
@@ -171,6 +315,7 @@ async fn messages_of(state: &State, letters: &[DeadLetter]) -> Result<HashMap<Me
 
 fn view(letter: &DeadLetter, messages: &HashMap<MessageId, MessageRecord>) -> DeadLetterView {
     let job = &letter.job;
+    let reason = job.reason.clone().unwrap_or_default();
     let about = job.message().and_then(|id| messages.get(&id)).map(|record| AboutMessage {
         id: record.id.to_string(),
         peer: record.peer.clone(),
@@ -181,7 +326,12 @@ fn view(letter: &DeadLetter, messages: &HashMap<MessageId, MessageRecord>) -> De
     DeadLetterView {
         id: job.id.clone(),
         kind: job.kind.code(),
-        reason: job.reason.clone().unwrap_or_default(),
+        reason_code: GivenUp::read(&reason).0.code(),
+        explanation: Explanation {
+            ru: i18n::dead_letter(Language::Ru, &reason),
+            en: i18n::dead_letter(Language::En, &reason),
+        },
+        reason,
         died_at: moment(letter.died),
         tries: job.tries,
         subject: job.subject.clone(),

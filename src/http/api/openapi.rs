@@ -37,7 +37,7 @@ struct Problem {
         channels::create, channels::list, channels::get, channels::pause, channels::resume, channels::cancel,
         portals::list, portals::bind, portals::unbind,
         messages::list, messages::create, messages::get,
-        dead_letters::list, dead_letters::redrive_many, dead_letters::redrive,
+        dead_letters::list, dead_letters::redrive_many, dead_letters::redrive_matching, dead_letters::redrive,
     ),
     components(schemas(
         Problem, lines::LineView, channels::ChannelView, portals::PortalView, views::MessageView,

@@ -10,6 +10,7 @@ mod document;
 mod messages;
 mod portals;
 mod refusals;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -136,6 +137,7 @@ impl Api {
                 lease: Millis::seconds(30),
                 repeat_reply: Millis(0),
                 unclear_wait: None,
+                silence: crate::pipeline::watch::SilenceSettings::default(),
             },
             scheduler,
         });

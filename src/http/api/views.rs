@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::domain::channel::Channel;
 use crate::domain::event::InboundContent;
 use crate::domain::language::Language;
-use crate::domain::message::{Content, TemplateCall};
+use crate::domain::message::{Content, Silence, TemplateCall};
 use crate::domain::time::Timestamp;
 use crate::i18n;
 use crate::storage::messages::{Attempt, MessageHistory};
@@ -41,6 +41,9 @@ pub(super) struct MessageView {
     content: ContentView,
     /// True when the fallback template was sent instead.
     used_fallback: bool,
+    /// What its card says of a confirmation that did not come: `told`, that none has come yet; `closed`, that none is
+    /// awaited any more; null otherwise. It is no state, and a late confirmation takes it back.
+    silence: Option<&'static str>,
     /// Why it failed, is undecided or still waits.
     error: Option<ErrorView>,
     /// When it was taken over.
@@ -155,6 +158,7 @@ impl MessageView {
                 None => outbound(&record.draft.content, record.draft.fallback.as_ref()),
             },
             used_fallback: record.used_fallback,
+            silence: record.silence.map(Silence::code),
             error: record.failure.as_ref().map(|failure| ErrorView {
                 code: failure.code.code(),
                 message: i18n::error(Language::En, failure.code, &failure.detail),

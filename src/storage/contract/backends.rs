@@ -17,7 +17,7 @@ mod promises {
     use super::super::World;
     use super::super::things::{furnished, installation, pair};
     use crate::crm::TokenStore;
-    use crate::domain::channel::ChannelState;
+    use crate::domain::channel::{ChannelState, Ramp};
     use crate::domain::ids::WorkerId;
     use crate::domain::job::{Job, JobKind, QueueKey};
     use crate::domain::portal::{CrmKind, PortalState};
@@ -82,8 +82,14 @@ mod promises {
         assert_eq!(channel.credential("unknown"), "");
         assert_secret_is_not_on_disk(world, "top-secret").await;
         let paused = ChannelState::Paused("190".into());
-        world.storage.set_channel_state(&id, &paused).await.unwrap();
+        world.storage.set_channel_state(&id, &paused, None).await.unwrap();
         assert_eq!(world.storage.find_channel(&id).await.unwrap().unwrap().state, paused);
+        let ramp = Some(Ramp { began: Timestamp(7), start_percent: 10, double_every: Millis::minutes(1) });
+        for ramp in [ramp, None] {
+            world.storage.set_channel_state(&id, &ChannelState::Active, ramp).await.unwrap();
+            let resumed = world.storage.find_channel(&id).await.unwrap().unwrap();
+            assert_eq!((&resumed.state, resumed.ramp), (&ChannelState::Active, ramp));
+        }
         let lines = world.storage.lines_of_portal(&portal).await.unwrap();
         assert_eq!(lines.len(), 1);
         assert_eq!(world.storage.channels_of_line(&lines[0].id).await.unwrap().len(), 1);

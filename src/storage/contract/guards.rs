@@ -25,6 +25,7 @@ mod promises {
     use crate::domain::outcome::ErrorCode;
     use crate::domain::status::MessageState;
     use crate::domain::time::{Millis, Timestamp};
+    use crate::storage::dead_letters::{DeadFilter, Redriven};
     use crate::storage::guards::TextGuard;
     use crate::storage::messages::{MessageNews, NewMessage};
     use crate::storage::plan::Plan;
@@ -182,13 +183,13 @@ mod promises {
         give(world, &place, "k1", 1, text(true)).await;
         let held = give(world, &place, "k2", 1, text(true)).await;
         assert_eq!(told(world, &held[0]).await, (MessageState::Failed, Some(ErrorCode::DuplicateHeld)));
-        let letters = world.storage.dead_letters(Timestamp(i64::MAX), "", 10).await.unwrap();
+        let letters = world.storage.dead_letters(&DeadFilter::default(), Timestamp(i64::MAX), "", 10).await.unwrap();
         assert_eq!(letters.len(), 1);
         let letter = &letters[0].job;
         assert_eq!(letter.message(), Some(held[0].clone()));
-        assert!(letter.reason.as_deref().unwrap().starts_with("held: the person has just got the same text (№"));
+        assert!(letter.reason.as_deref().unwrap().starts_with("the person had just got the same text: №"));
         world.handed_over();
-        assert!(world.storage.redrive(&letter.id, Some(Timestamp(8_000_000))).await.unwrap());
+        assert_eq!(world.storage.redrive(&letter.id, Timestamp(8_000_000)).await.unwrap(), Redriven::Queued);
         assert_eq!(world.handed_over()[&letter.id].job.state, JobState::Ready);
         assert_eq!(told(world, &held[0]).await, (MessageState::Queued, None));
     }
@@ -211,7 +212,7 @@ mod promises {
         assert_eq!(told(world, &good[0]).await, (MessageState::Queued, None));
         assert!(world.handed_over().contains_key(&format!("comment:{}", late[1])));
         assert_eq!(*world.sink.gone.lock().unwrap(), [format!("send:{}", late[1])]);
-        let letters = world.storage.dead_letters(Timestamp(i64::MAX), "", 10).await.unwrap();
+        let letters = world.storage.dead_letters(&DeadFilter::default(), Timestamp(i64::MAX), "", 10).await.unwrap();
         assert_eq!(letters[0].job.reason.as_deref(), Some("not sent in time"));
         // Somebody who still holds an older copy of the job cannot make the dead letter vanish.
         let done = Settlement {
@@ -222,7 +223,7 @@ mod promises {
             attempt: None,
         };
         world.storage.settle(vec![done]).await.unwrap();
-        assert!(world.storage.redrive(&letters[0].job.id, None).await.unwrap());
+        assert_eq!(world.storage.redrive(&letters[0].job.id, Timestamp(8_000_000)).await.unwrap(), Redriven::Queued);
     }
 
     pub(super) async fn a_planned_send_is_due_later_and_its_card_is_told(world: &World) {

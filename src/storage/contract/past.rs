@@ -14,6 +14,7 @@ mod promises {
     use crate::domain::job::{Job, JobKind, JobState};
     use crate::domain::status::MessageState;
     use crate::domain::time::Timestamp;
+    use crate::storage::dead_letters::Redriven;
     use crate::storage::messages::MessageNews;
     use crate::storage::plan::Plan;
     use crate::storage::settle::{Fate, Right, Settlement, Start};
@@ -58,7 +59,7 @@ mod promises {
         let mut jobs = vec![send(0), send(1), Job::id_of(JobKind::Command, unplanned.id.as_str())];
         for job in storage.jobs_now(&jobs).await.unwrap() {
             assert_eq!(job.state, JobState::Dead, "{}", job.id);
-            assert!(job.reason.unwrap().contains("restored from a backup of 1970-01-01T00:16:40Z"));
+            assert!(job.reason.unwrap().contains("restored from a backup: 1970-01-01T00:16:40Z"));
         }
         let states = storage.load_messages(&ids).await.unwrap();
         let state = |index: usize| states.iter().find(|record| record.id == ids[index]).unwrap().state;
@@ -72,7 +73,7 @@ mod promises {
         }
         let newer = Job::id_of(JobKind::Command, after.id.as_str());
         assert_eq!(storage.jobs_now(&[newer]).await.unwrap()[0].state, JobState::Ready, "it came after the backup");
-        assert!(storage.redrive(&send(0), None).await.unwrap());
+        assert_eq!(storage.redrive(&send(0), Timestamp(9_000_000)).await.unwrap(), Redriven::Queued);
         assert_eq!(storage.jobs_now(&[send(0)]).await.unwrap()[0].state, JobState::Ready);
     }
 }

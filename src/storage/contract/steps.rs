@@ -27,6 +27,9 @@ on_both! {
     a_time_far_in_the_future_is_not_the_newest
     a_removal_is_not_undone_by_an_older_installation
     a_dead_letter_lives_again_under_its_identity
+    a_redriven_send_whose_echo_comes_is_not_sent
+    a_letter_whose_message_was_delivered_is_not_redriven
+    dead_letters_are_found_counted_and_redriven_by_filter
     waiting_sends_can_be_withdrawn_and_running_ones_not
     the_api_recognises_a_repeated_request
     a_bad_step_does_not_take_others_with_it
@@ -39,12 +42,13 @@ mod promises {
     use crate::domain::command::WaitFor;
     use crate::domain::event::{InboundContent, InboundMessage, StatusNews};
     use crate::domain::ids::{ChannelId, CrmCommentId, MessageId, ProviderMessageId, WorkerId};
-    use crate::domain::job::{JobKind, JobState, QueueKey};
+    use crate::domain::job::{GivenUp, Job, JobKind, JobState, QueueKey};
     use crate::domain::outcome::{ErrorCode, Failure};
     use crate::domain::portal::PortalState;
     use crate::domain::status::MessageState;
     use crate::domain::time::Timestamp;
     use crate::storage::accept::Accept;
+    use crate::storage::dead_letters::{DeadFilter, Redriven};
     use crate::storage::effects::EffectSettlement;
     use crate::storage::ingest::Ingest;
     use crate::storage::messages::{Attempt, Created, MessageNews};
@@ -371,12 +375,18 @@ mod promises {
 
     pub(super) async fn a_status_that_overtakes_the_answer_is_not_lost(world: &World) {
         let (channel, ids) = planned(world, "k1", WaitFor::Delivered, &["7900"]).await;
+        let jobs = vec![format!("send:{}", ids[0])];
+        let start = Start { jobs, worker: me(), run: "r1".into(), again: false };
+        assert_eq!(world.storage.start(start).await.unwrap().len(), 1);
         let both =
             vec![status(&ids[0], MessageState::Delivered, 1_000_300), status(&ids[0], MessageState::Sent, 1_000_200)];
         tell(world, &channel, both).await;
         let jobs = world.handed_over();
         assert!(jobs.contains_key("reply:cmd_Ck1") && jobs.contains_key(&format!("comment:{}", ids[0])));
-        accept_by_provider(world, &ids[0]).await;
+        let mut accepted = news(&ids[0], MessageState::Accepted, 1_000_100);
+        accepted.provider_id = Some(ProviderMessageId(format!("wamid.{}", ids[0])));
+        let answer = settlement(&ids[0], Fate::Done, Some(accepted));
+        world.storage.settle(vec![Settlement { right: Right::Begun("r1".into()), ..answer }]).await.unwrap();
         let record = world.storage.find_message(&ids[0]).await.unwrap().unwrap().record;
         assert_eq!(record.state, MessageState::Delivered);
         assert_eq!(
@@ -585,13 +595,17 @@ mod promises {
         let mut expired = news(&ids[0], MessageState::Failed, 1_000_100);
         expired.failure = Some(Failure::new(ErrorCode::Expired));
         world.storage.settle(vec![settlement(&ids[0], keep(JobState::Dead), Some(expired))]).await.unwrap();
-        let letters = world.storage.dead_letters(Timestamp(i64::MAX), "", 10).await.unwrap();
+        let any = DeadFilter::default();
+        let letters = world.storage.dead_letters(&any, Timestamp(i64::MAX), "", 10).await.unwrap();
         assert_eq!(letters.len(), 1);
         assert_eq!((letters[0].job.kind, letters[0].job.reason.as_deref()), (JobKind::Send, Some("why")));
         world.handed_over();
         let id = letters[0].job.id.clone();
-        assert!(world.storage.redrive(&id, Some(Timestamp(8_000_000))).await.unwrap());
-        assert!(!world.storage.redrive(&id, None).await.unwrap());
+        // Many hands at once: one of them does it.
+        let hands = (0..8).map(|_| world.storage.redrive(&id, Timestamp(8_000_000)));
+        let hands = futures_util::future::join_all(hands).await.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+        let count = |wanted: Redriven| hands.iter().filter(|redriven| **redriven == wanted).count();
+        assert_eq!((count(Redriven::Queued), count(Redriven::Unknown)), (1, 7));
         let job = &world.handed_over()[&id].job;
         assert_eq!((job.state, job.tries, job.not_after), (JobState::Ready, 0, Some(Timestamp(8_000_000))));
         assert_eq!(state(world, &ids[0]).await, MessageState::Queued);
@@ -601,11 +615,118 @@ mod promises {
         );
     }
 
+    /// The send was given up without its outcome being known, a person redrives it, and then its echo comes.
+    pub(super) async fn a_redriven_send_whose_echo_comes_is_not_sent(world: &World) {
+        let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &["7900", "7901"]).await;
+        let job = |id: &MessageId| format!("send:{id}");
+        for id in &ids {
+            let doubt = Some(news(id, MessageState::Undecided, 1_000_100));
+            world.storage.settle(vec![settlement(id, keep(JobState::Dead), doubt)]).await.unwrap();
+        }
+        // Redriven first: what waits to be sent again is withdrawn, also where it waits in memory.
+        assert_eq!(world.storage.redrive(&job(&ids[0]), Timestamp(8_000_000)).await.unwrap(), Redriven::Queued);
+        tell(world, &channel, vec![status(&ids[0], MessageState::Sent, 1_000_500)]).await;
+        let start = Start { jobs: vec![job(&ids[0])], worker: me(), run: "r1".into(), again: false };
+        assert!(world.storage.start(start).await.unwrap().is_empty(), "it may not be begun");
+        assert_eq!(*world.sink.gone.lock().unwrap(), [job(&ids[0])]);
+        // The echo first: there is nothing to redrive.
+        tell(world, &channel, vec![status(&ids[1], MessageState::Delivered, 1_000_500)]).await;
+        assert_eq!(world.storage.redrive(&job(&ids[1]), Timestamp(8_000_000)).await.unwrap(), Redriven::Unknown);
+        assert_eq!(
+            (state(world, &ids[0]).await, state(world, &ids[1]).await),
+            (MessageState::Sent, MessageState::Delivered)
+        );
+        // Begun first: it hears its own answer, and the echo does not take that away.
+        let (channel, later) = planned(world, "k2", WaitFor::Accepted, &["7902"]).await;
+        let start = Start { jobs: vec![job(&later[0])], worker: me(), run: "r1".into(), again: false };
+        assert_eq!(world.storage.start(start).await.unwrap().len(), 1);
+        tell(world, &channel, vec![status(&later[0], MessageState::Sent, 1_000_500)]).await;
+        assert_eq!(state(world, &later[0]).await, MessageState::Sent);
+        assert_eq!(world.storage.jobs_now(&[job(&later[0])]).await.unwrap()[0].state, JobState::Started);
+    }
+
+    /// A message that failed because its time was over turns out to have been delivered: nothing is sent again.
+    pub(super) async fn a_letter_whose_message_was_delivered_is_not_redriven(world: &World) {
+        let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &["7900"]).await;
+        let mut expired = news(&ids[0], MessageState::Failed, 1_000_100);
+        expired.failure = Some(Failure::new(ErrorCode::Expired));
+        world.storage.settle(vec![settlement(&ids[0], Fate::Done, Some(expired))]).await.unwrap();
+        tell(world, &channel, vec![status(&ids[0], MessageState::Delivered, 1_000_500)]).await;
+        // The letter comes back into the world by a foreign hand.
+        let queue = QueueKey::Channel(channel);
+        let job = Job::new(JobKind::Send, ids[0].as_str(), queue, "7900".into(), "01X".into(), Timestamp(0));
+        world.storage.ask_job(job).await.unwrap();
+        world.storage.settle(vec![settlement(&ids[0], keep(JobState::Dead), None)]).await.unwrap();
+        world.handed_over();
+        let id = format!("send:{}", ids[0]);
+        assert_eq!(world.storage.redrive(&id, Timestamp(8_000_000)).await.unwrap(), Redriven::Settled);
+        assert_eq!(state(world, &ids[0]).await, MessageState::Failed);
+        assert!(world.handed_over().is_empty() && world.storage.jobs_now(&[id]).await.unwrap().is_empty());
+    }
+
+    pub(super) async fn dead_letters_are_found_counted_and_redriven_by_filter(world: &World) {
+        let peers: Vec<String> = (0..450).map(|n| format!("79{n:03}")).collect();
+        let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
+        let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &peers).await;
+        let die =
+            |reason: String| Fate::Keep { state: JobState::Dead, due: Timestamp(0), tries: 1, reason: Some(reason) };
+        for (index, id) in ids.iter().enumerate() {
+            let (state, reason) = match index {
+                0..10 => (MessageState::Undecided, GivenUp::NoAnswer),
+                _ => (MessageState::Failed, GivenUp::Expired),
+            };
+            world.clock.set(2_000_000 + i64::try_from(index).unwrap());
+            let particulars = if index % 2 == 0 { "the vendor is down" } else { "" };
+            let fate = die(reason.with(particulars));
+            world.storage.settle(vec![settlement(id, fate, Some(news(id, state, 2_000_000)))]).await.unwrap();
+        }
+        // The comments that were asked for are work of the same portal.
+        let portal = world.storage.find_message(&ids[0]).await.unwrap().unwrap().record.portal.unwrap();
+        let refused = EffectSettlement {
+            job: format!("comment:{}", ids[0]),
+            worker: me(),
+            revision: 0,
+            fate: die("ACCESS_DENIED (not_permitted): no".into()),
+            comment: None,
+            replied: None,
+        };
+        world.storage.settle_effects(vec![refused]).await.unwrap();
+        let count = async |filter: DeadFilter| world.storage.count_dead_letters(&filter).await.unwrap();
+        let any = DeadFilter::default;
+        assert_eq!(count(any()).await, 451);
+        assert_eq!(count(DeadFilter { undecided: false, ..any() }).await, 441);
+        assert_eq!(count(DeadFilter { kind: Some(JobKind::Send), ..any() }).await, 450);
+        assert_eq!(count(DeadFilter { kind: Some(JobKind::Reply), ..any() }).await, 0);
+        assert_eq!(count(DeadFilter { channel: Some(channel.clone()), ..any() }).await, 451);
+        assert_eq!(count(DeadFilter { channel: Some(ChannelId::new("OTHER")), ..any() }).await, 0);
+        assert_eq!(count(DeadFilter { portal: Some(portal), ..any() }).await, 451);
+        assert_eq!(count(DeadFilter { portal: Some(crate::domain::ids::PortalId::new("OTHER")), ..any() }).await, 0);
+        assert_eq!(count(DeadFilter { reason: "no answer".into(), ..any() }).await, 10);
+        assert_eq!(count(DeadFilter { reason: "ACCESS_DENIED (".into(), ..any() }).await, 1);
+        let (since, until) = (Timestamp(2_000_100), Timestamp(2_000_110));
+        assert_eq!(count(DeadFilter { since, until, ..any() }).await, 10);
+
+        // The comment is no send; 440 sends surely did not arrive, 10 may have.
+        let sends = DeadFilter { kind: Some(JobKind::Send), undecided: false, ..any() };
+        let deadline = Timestamp(9_000_000);
+        let some = world.storage.redrive_matching(&sends, 250, deadline).await.unwrap();
+        assert_eq!((some.matched, some.left_out, some.redriven, some.settled), (440, 10, 250, 0));
+        let rest = world.storage.redrive_matching(&sends, 10_000, deadline).await.unwrap();
+        assert_eq!((rest.matched, rest.left_out, rest.redriven), (190, 10, 190));
+        assert_eq!(state(world, &ids[0]).await, MessageState::Undecided, "left out");
+        assert_eq!(state(world, &ids[10]).await, MessageState::Queued);
+        let jobs = world.handed_over();
+        assert_eq!(jobs.values().filter(|queued| queued.job.kind == JobKind::Send).count(), 440, "each once");
+        assert_eq!(count(any()).await, 11);
+    }
+
     pub(super) async fn waiting_sends_can_be_withdrawn_and_running_ones_not(world: &World) {
         let (channel, ids) = planned(world, "k1", WaitFor::Accepted, &["7900", "7901", "7902"]).await;
         let running = Start { jobs: vec![format!("send:{}", ids[0])], worker: me(), run: "m1".into(), again: false };
         world.storage.start(running).await.unwrap();
-        assert_eq!(world.storage.cancel_sends(&QueueKey::Channel(channel)).await.unwrap(), 2);
+        let queue = QueueKey::Channel(channel);
+        assert_eq!(world.storage.cancel_sends(&queue, Timestamp(1_000_000)).await.unwrap(), 0, "none is that old");
+        assert_eq!(world.storage.cancel_sends(&queue, Timestamp(1_000_001)).await.unwrap(), 2);
         assert_eq!(state(world, &ids[0]).await, MessageState::Queued);
         assert_eq!(state(world, &ids[1]).await, MessageState::Cancelled);
         assert!(world.handed_over().contains_key(&format!("comment:{}", ids[2])));

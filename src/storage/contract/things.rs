@@ -103,7 +103,12 @@ pub(in crate::storage) fn message(
             vendor_code: String::new(),
             comment: None,
             responsible: None,
-            times: MessageTimes { created: Timestamp(1_000_000), ..MessageTimes::default() },
+            silence: None,
+            times: MessageTimes {
+                created: Timestamp(1_000_000),
+                entered: Timestamp(1_000_000),
+                ..MessageTimes::default()
+            },
         },
         comments: true,
         not_after: Some(Timestamp(9_000_000)),

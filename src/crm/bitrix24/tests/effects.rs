@@ -30,6 +30,8 @@ fn view() -> CommentView {
         at: NOW,
         failure: None,
         vendor_code: String::new(),
+        silence: None,
+        silent_for: Millis(0),
         responsible: None,
         planned: None,
     }

@@ -95,7 +95,7 @@ async fn a_message_follows_the_deadline_of_its_line() {
     let message = api.send_text(&channel, "79001234567").await;
     let job = api.state.storage.jobs_now(&[format!("send:{message}")]).await.unwrap().remove(0);
     assert_eq!(job.not_after, Some(Timestamp(START + 90 * 60_000)));
-    assert_eq!((job.due, job.lane.as_str()), (Timestamp(START), "api:79001234567"), "it waits for nothing planned");
+    assert_eq!((job.due, job.lane.as_str()), (Timestamp(START), "beside:79001234567"), "it waits for nothing planned");
 }
 
 #[actix_web::test]
@@ -116,6 +116,7 @@ async fn a_channel_shows_its_address_and_the_names_of_its_credentials() {
         "name": "+7 495 000-00-00",
         "state": "active",
         "reason": "",
+        "ramp": null,
         "webhook_url": format!("https://mostik.example/webhooks/whatsapp_cloud/{id}"),
         "credentials": ["access_token", "app_secret", "phone_number_id", "verify_token"],
         "settings": {"messages_per_second": 20.0, "country": "KZ"},
@@ -210,5 +211,64 @@ async fn a_cancelled_queue_never_leaves() {
         let shown = api.get(&format!("/messages/{message}")).await;
         assert_eq!(shown.text("/state"), "cancelled");
         assert_eq!(shown.text("/failed_at"), "2025-11-21T23:00:00.000Z");
+    }
+}
+
+#[actix_web::test]
+async fn a_resumed_channel_starts_slowly_and_without_what_is_too_old() {
+    let api = Api::start().await;
+    let id = api.add_channel().await;
+    let path = format!("/channels/{id}");
+    api.call("post", &format!("{path}/pause")).await;
+    let old = api.send_text(&id, "79001234561").await;
+    api.clock.0.store(START + 7_200_000, Ordering::SeqCst);
+    let young = api.send_text(&id, "79001234562").await;
+    let resumed = api.post(&format!("{path}/resume"), &json!({"ramp": true, "drop_older_than": "1h"})).await;
+    assert_eq!((resumed.status, resumed.text("/state")), (StatusCode::OK, "active"));
+    let expected = json!({
+        "began_at": "2025-11-22T01:00:00.000Z", "percent": 10, "next_at": "2025-11-22T01:01:00.000Z",
+    });
+    assert_eq!(
+        (&resumed.json["cancelled"], &resumed.json["queue"], &resumed.json["ramp"]),
+        (&json!(1), &json!(1), &expected)
+    );
+    assert_eq!(api.get(&format!("/messages/{old}")).await.text("/state"), "cancelled");
+    assert_eq!(api.get(&format!("/messages/{young}")).await.text("/state"), "queued");
+    api.clock.0.store(START + 7_200_000 + 150_000, Ordering::SeqCst);
+    assert_eq!(api.get(&path).await.json["ramp"]["percent"], 40);
+    api.clock.0.store(START + 7_200_000 + 240_000, Ordering::SeqCst);
+    assert_eq!(api.get(&path).await.json["ramp"], Value::Null, "it is over");
+    let slow = json!({"ramp": {"start_percent": 1, "double_every": "1h"}});
+    assert_eq!(api.post(&format!("{path}/resume"), &slow).await.json["ramp"]["percent"], 1);
+    assert_eq!(api.call("post", &format!("{path}/pause")).await.json["ramp"], Value::Null, "a pause ends it");
+    for body in [json!({}), json!({"ramp": false}), json!(null)] {
+        assert_eq!(api.post(&format!("{path}/resume"), &body).await.json["ramp"], Value::Null, "{body}");
+    }
+    for (body, status) in [
+        (json!({"ramp": {"start_percent": 0}}), StatusCode::UNPROCESSABLE_ENTITY),
+        (json!({"ramp": {"start_percent": 101}}), StatusCode::UNPROCESSABLE_ENTITY),
+        (json!({"ramp": {"double_every": "1ms"}}), StatusCode::UNPROCESSABLE_ENTITY),
+        (json!({"ramp": {"slowly": true}}), StatusCode::BAD_REQUEST),
+        (json!({"ramp": "yes"}), StatusCode::BAD_REQUEST),
+        (json!({"drop_older_than": "two hours"}), StatusCode::BAD_REQUEST),
+        (json!({"drop_older_then": "2h"}), StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(api.post(&format!("{path}/resume"), &body).await.status, status, "{body}");
+    }
+}
+
+#[actix_web::test]
+async fn only_what_is_too_old_is_withdrawn_when_an_age_is_given() {
+    let api = Api::start().await;
+    let id = api.add_channel().await;
+    let path = format!("/channels/{id}/queue");
+    let old = api.send_text(&id, "79001234561").await;
+    api.clock.0.store(START + 7_200_000, Ordering::SeqCst);
+    let young = api.send_text(&id, "79001234562").await;
+    assert_eq!(api.call("delete", &format!("{path}?older_than=1h")).await.json, json!({"cancelled": 1}));
+    assert_eq!(api.get(&format!("/messages/{old}")).await.text("/state"), "cancelled");
+    assert_eq!(api.get(&format!("/messages/{young}")).await.text("/state"), "queued");
+    for query in ["older_than=long", "older_than=-1h", "older_then=1h"] {
+        assert_eq!(api.call("delete", &format!("{path}?{query}")).await.status, StatusCode::BAD_REQUEST, "{query}");
     }
 }

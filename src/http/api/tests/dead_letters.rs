@@ -20,7 +20,7 @@ async fn bury(api: &Api, channel: &str, messages: &[String]) {
             state: JobState::Dead,
             due: api.clock.now(),
             tries: 3,
-            reason: Some("it was not sent in time".to_owned()),
+            reason: Some("not sent in time".to_owned()),
         };
         let right = right.clone();
         Settlement { job: Job::id_of(JobKind::Send, id), right, fate, news: Some(news), attempt: None }
@@ -46,7 +46,12 @@ async fn a_dead_letter_tells_whom_it_concerns() {
     let expected = json!({
         "id": format!("send:{}", messages[0]),
         "kind": "send",
-        "reason": "it was not sent in time",
+        "reason": "not sent in time",
+        "reason_code": "expired",
+        "explanation": {
+            "ru": "Не удалось отправить вовремя, и сообщение точно не ушло. Повтор отправит его",
+            "en": "It could not be sent in time and surely was not. Redriving sends it",
+        },
         "died_at": "2025-11-21T23:00:00.000Z",
         "tries": 3,
         "subject": messages[0],
@@ -100,7 +105,10 @@ async fn several_are_redriven_and_the_unknown_are_named() {
     let body = json!({"ids": [id(0), "send:msg_404", id(2), "nonsense", id(0)]});
     let answer = api.post("/dead-letters/redrive", &body).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
-    assert_eq!(answer.json, json!({"redriven": [id(0), id(2)], "unknown": ["send:msg_404", "nonsense", id(0)]}));
+    assert_eq!(
+        answer.json,
+        json!({"redriven": [id(0), id(2)], "settled": [], "unknown": ["send:msg_404", "nonsense", id(0)]})
+    );
     assert_eq!(api.all("/dead-letters", 10).await, [id(1)]);
     for (body, status) in [
         (json!({"ids": []}), StatusCode::UNPROCESSABLE_ENTITY),
@@ -109,5 +117,40 @@ async fn several_are_redriven_and_the_unknown_are_named() {
         (json!({}), StatusCode::BAD_REQUEST),
     ] {
         assert_eq!(api.post("/dead-letters/redrive", &body).await.status, status);
+    }
+}
+
+#[actix_web::test]
+async fn many_are_counted_first_and_then_redriven_by_filter() {
+    let (api, channel, messages) = with_dead(5).await;
+    let path = "/dead-letters/redrive-matching";
+    let body = json!({"kind": "send", "channel": channel, "reason": "expired", "dry_run": true});
+    let counted = api.post(path, &body).await;
+    let expected = json!({"dry_run": true, "matched": 5, "undecided_left_out": 0, "redriven": 0, "settled": 0});
+    assert_eq!((counted.status, counted.json), (StatusCode::ACCEPTED, expected));
+    assert_eq!(api.all("/dead-letters?reason=expired", 2).await.len(), 5, "counting does nothing");
+    assert_eq!(api.all("/dead-letters?reason=no_answer", 2).await.len(), 0);
+    assert_eq!(api.all(&format!("/dead-letters?channel={channel}&until=2025-11-21T23:00:00Z"), 2).await.len(), 0);
+    let two = api.post(path, &json!({"limit": 2})).await;
+    assert_eq!((&two.json["matched"], &two.json["redriven"]), (&json!(5), &json!(2)));
+    let rest = api.post(path, &json!({})).await;
+    assert_eq!((&rest.json["matched"], &rest.json["redriven"]), (&json!(3), &json!(3)));
+    assert_eq!(api.post(path, &json!({})).await.json["matched"], 0);
+    for message in messages {
+        assert_eq!(api.get(&format!("/messages/{message}")).await.text("/state"), "queued");
+    }
+    assert_eq!(api.get(&format!("/channels/{channel}")).await.json["queue"], 5);
+    for (body, status) in [
+        (json!({"kind": "letter"}), StatusCode::UNPROCESSABLE_ENTITY),
+        (json!({"channel": "prt_1"}), StatusCode::UNPROCESSABLE_ENTITY),
+        (json!({"since": "yesterday"}), StatusCode::UNPROCESSABLE_ENTITY),
+        (json!({"limit": 0}), StatusCode::UNPROCESSABLE_ENTITY),
+        (json!({"limit": 10001}), StatusCode::UNPROCESSABLE_ENTITY),
+        (json!({"chanel": "x"}), StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(api.post(path, &body).await.status, status, "{body}");
+    }
+    for query in ["kind=letter", "since=yesterday", "reason=refused", "chanel=x"] {
+        assert_eq!(api.get(&format!("/dead-letters?{query}")).await.status, StatusCode::BAD_REQUEST, "{query}");
     }
 }

@@ -38,6 +38,7 @@ async fn a_message_is_taken_over_and_waits() {
         "content": {"kind": "text", "text": "Good day"},
         "used_fallback": false,
         "error": null,
+        "silence": null,
         "created_at": "2025-11-21T23:00:00.000Z",
         "accepted_at": null,
         "sent_at": null,
