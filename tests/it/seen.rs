@@ -59,8 +59,9 @@ async fn every_metric_is_there_and_true_after_a_run() {
     at_least("mostik_crm_calls_total{crm=\"bitrix24\",method=\"crm.timeline.comment.add\",result=\"ok\"}", 2.0);
     at_least("mostik_attempt_duration_seconds_bucket{provider=\"whatsapp_cloud\",le=\"+Inf\"}", 1.0);
     for (name, _, help) in mostik::telemetry::METRICS {
-        // These two appear once there was something to count.
-        let rare = [mostik::telemetry::LIMITER_WAIT, mostik::telemetry::RETENTION_ROWS];
+        // These appear once there was something to count.
+        use mostik::telemetry::{CRM_STOPPED, LIMITER_WAIT, RETENTION_ROWS};
+        let rare = [CRM_STOPPED, LIMITER_WAIT, RETENTION_ROWS];
         assert!(rare.contains(name) || metrics.contains(&format!("# HELP {name} {help}")), "{name}\n{metrics}");
     }
     assert!(!world.log().contains("job.attempt{"), "spans are off unless they are asked for");
