@@ -66,6 +66,24 @@ pub struct PipelineSettings {
     pub silence: SilenceSettings,
 }
 
+#[cfg(test)]
+impl PipelineSettings {
+    /// What tests inside the crate run with.
+    pub(crate) fn for_tests(lease: Millis) -> Self {
+        Self {
+            retries: RetryPlan { waits: vec![Millis::seconds(5)] },
+            not_after: Millis::hours(24),
+            country: "RU".to_owned(),
+            time_zone: "Europe/Moscow".to_owned(),
+            workers: 8,
+            lease,
+            repeat_reply: Millis(0),
+            unclear_wait: None,
+            silence: SilenceSettings::default(),
+        }
+    }
+}
+
 /// Everything the parts of the pipeline share.
 pub struct Pipeline {
     pub(crate) storage: Arc<Storage>,

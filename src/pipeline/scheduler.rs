@@ -767,10 +767,9 @@ impl Scheduler {
         }
         let crm = Arc::clone(self.pipeline.crm(portal.crm)?);
         let (budget, batch_max) = (crm.budget(portal, now), crm.spec().batch_max);
-        let waiting = !queue.lanes.due_groups(now).is_empty();
         let (call, look) = next_call(&mut queue.lanes, budget, queue.under_way, batch_max, now);
         let Some(NextCall { group, jobs, awaited }) = call else {
-            if let Some(at) = look.filter(|_| waiting) {
+            if let Some(at) = look.filter(|_| !queue.lanes.due_groups(now).is_empty()) {
                 telemetry::limiter_wait("portal", at.since(now));
             }
             return look;

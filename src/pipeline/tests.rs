@@ -144,17 +144,7 @@ impl House {
             providers: HashMap::new(),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             ids,
-            settings: PipelineSettings {
-                retries: RetryPlan { waits: vec![Millis::seconds(5)] },
-                not_after: Millis::hours(24),
-                country: "RU".to_owned(),
-                time_zone: "Europe/Moscow".to_owned(),
-                workers: 8,
-                lease: Millis::hours(24),
-                repeat_reply: Millis(0),
-                unclear_wait: None,
-                silence: super::watch::SilenceSettings::default(),
-            },
+            settings: PipelineSettings::for_tests(Millis::hours(24)),
             scheduler,
         });
         let stop = CancellationToken::new();

@@ -9,7 +9,6 @@ use super::plan::{self, Plan};
 use super::writer::{Context, Harvest, Outcome, Queued, Step, Work, add_jobs};
 use super::{Storage, StorageError, sql};
 use crate::domain::command::Command;
-use crate::domain::ids::PortalId;
 use crate::domain::job::{Job, JobKind, QueueKey};
 use crate::domain::time::Timestamp;
 
@@ -109,39 +108,28 @@ pub(super) async fn write(
 /// The plans that may be carried out at once: not those of a command behind another one for the same card that has not
 /// been planned yet, or its message would overtake the other's.
 async fn plans_in_order<'a>(tx: &mut Tx, arrivals: &[&'a Arrival]) -> Result<Vec<Option<&'a Plan>>, StorageError> {
-    let mut asked = Vec::new();
-    for arrival in arrivals.iter().filter(|arrival| arrival.plan.is_some()) {
-        if let Some(card) = arrival.command.card {
-            for queue in queues_of(&arrival.command.portal) {
-                asked.push(args![queue.to_string(), card.to_string()]);
-            }
-        }
-    }
+    let lanes: Vec<Vec<(String, String)>> = arrivals.iter().map(|arrival| lanes_of(&arrival.command)).collect();
+    let planned = arrivals.iter().zip(&lanes).filter(|(arrival, _)| arrival.plan.is_some());
+    let asked = planned.flat_map(|(_, lanes)| lanes).map(|(queue, lane)| args![queue.as_str(), lane.as_str()]);
     let mut behind = HashSet::new();
-    for row in tx.batch_rows(sql::LANES_WITH_COMMANDS, asked).await? {
+    for row in tx.batch_rows(sql::LANES_WITH_COMMANDS, asked.collect()).await? {
         behind.insert((row.text("queue")?, row.text("lane")?));
     }
     let mut plans = Vec::with_capacity(arrivals.len());
-    for arrival in arrivals {
-        let Some(card) = arrival.command.card else {
-            plans.push(arrival.plan.as_ref());
-            continue;
-        };
-        let waits = queues_of(&arrival.command.portal)
-            .iter()
-            .any(|queue| behind.contains(&(queue.to_string(), card.to_string())));
-        let plan = arrival.plan.as_ref().filter(|_| !waits);
+    for (arrival, lanes) in arrivals.iter().zip(lanes) {
+        let plan = arrival.plan.as_ref().filter(|_| !lanes.iter().any(|lane| behind.contains(lane)));
         if plan.is_none() {
-            behind.insert((QueueKey::Intake(arrival.command.portal.clone()).to_string(), card.to_string()));
+            behind.extend(lanes);
         }
         plans.push(plan);
     }
     Ok(plans)
 }
 
-/// Where commands of a portal wait to be planned.
-fn queues_of(portal: &PortalId) -> [QueueKey; 2] {
-    [QueueKey::Intake(portal.clone()), QueueKey::Crm(portal.clone())]
+/// Queues and lanes in which earlier commands for the same card may wait to be planned; none without a card.
+fn lanes_of(command: &Command) -> Vec<(String, String)> {
+    let queues = [QueueKey::Intake(command.portal.clone()), QueueKey::Crm(command.portal.clone())];
+    command.card.map_or_else(Vec::new, |card| queues.map(|queue| (queue.to_string(), card.to_string())).to_vec())
 }
 
 /// A command that must read its card first waits for the portal's bucket; any other does not.

@@ -30,7 +30,6 @@ use crate::domain::time::{Clock, Millis, Timestamp};
 use crate::http::State;
 use crate::http::peers::Peers;
 use crate::outbound::Outbound;
-use crate::pipeline::policy::RetryPlan;
 use crate::pipeline::{Parts, Pipeline, PipelineSettings, scheduler};
 use crate::providers::{ResolvedSettings, whatsapp_cloud};
 use crate::storage::db::Db;
@@ -128,17 +127,7 @@ impl Api {
             providers: HashMap::from([(whatsapp_cloud::SPEC.id, provider)]),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             ids: Arc::clone(&ids),
-            settings: PipelineSettings {
-                retries: RetryPlan { waits: vec![Millis::seconds(5)] },
-                not_after: Millis::hours(24),
-                country: "RU".to_owned(),
-                time_zone: "Europe/Moscow".to_owned(),
-                workers: 8,
-                lease: Millis::seconds(30),
-                repeat_reply: Millis(0),
-                unclear_wait: None,
-                silence: crate::pipeline::watch::SilenceSettings::default(),
-            },
+            settings: PipelineSettings::for_tests(Millis::seconds(30)),
             scheduler,
         });
         let state = State {
