@@ -24,7 +24,8 @@ use crate::http::{self, State};
 use crate::outbound::Outbound;
 use crate::pipeline::policy::RetryPlan;
 use crate::pipeline::retention::{self, RetentionPlan};
-use crate::pipeline::scheduler::{self, Mailbox};
+use crate::pipeline::mailbox::{self, Mailbox};
+use crate::pipeline::scheduler;
 use crate::pipeline::watch::SilenceSettings;
 use crate::pipeline::{Parts, Pipeline, PipelineSettings, upkeep};
 use crate::providers::{Provider, REGISTRY, ResolvedSettings};
@@ -150,6 +151,9 @@ pub enum AppError {
     /// The address cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
     Bind(SocketAddr, std::io::Error),
+    /// A part has ended that nothing works without; the log says why.
+    #[error("a vital part of the service has ended; nothing was lost, and it goes on when the service is started again")]
+    Broken,
 }
 
 // Not by derive: that would name it as the source too, and its words would be printed twice.
@@ -188,7 +192,7 @@ impl App {
         let steady = Arc::new(SteadyClock::default());
         let clock = Arc::clone(&steady) as Arc<dyn Clock>;
         let ids: Arc<dyn IdSource> = Arc::new(Ulids::new(Arc::clone(&clock)));
-        let (handle, mailbox) = scheduler::mailbox();
+        let (handle, mailbox) = mailbox::mailbox();
         let options = StorageOptions { reply_not_before: Millis::seconds(2) };
         let storage = Storage::new(db, sealer, Arc::clone(&ids), Arc::clone(&clock), Arc::new(handle.clone()), options);
         if let Some(time) = storage.server_time().await? {
@@ -241,20 +245,26 @@ impl App {
     /// queues back and closes the store.
     ///
     /// # Errors
-    /// [`AppError::Setup`] when the server dies.
+    /// [`AppError::Setup`] when the server dies, [`AppError::Broken`] when a part has that nothing works without.
     pub async fn run_until_stopped(self) -> Result<(), AppError> {
         let Self { server, pipeline, mailbox, storage, retention, stop, .. } = self;
         let web = server.handle();
         let working = CancellationToken::new();
-        let scheduler = tokio::spawn(scheduler::run(Arc::clone(&pipeline), mailbox, working.clone()));
-        let tidying = tokio::spawn(retention::run(Arc::clone(&pipeline), retention, working.clone()));
+        let scheduler = scheduler::beside(&pipeline, scheduler::run(Arc::clone(&pipeline), mailbox, working.clone()));
+        let tidying = scheduler::beside(&pipeline, retention::run(Arc::clone(&pipeline), retention, working.clone()));
         let living = CancellationToken::new();
-        let beating = tokio::spawn(upkeep::beat(Arc::clone(&pipeline), living.clone()));
+        let beating = scheduler::beside(&pipeline, upkeep::beat(Arc::clone(&pipeline), living.clone()));
         let mut serving = tokio::spawn(server);
         let ended = tokio::select! {
-            ended = &mut serving => Some(ended),
-            () = stop_signal() => None,
-            () = stop.cancelled() => None,
+            served = &mut serving => match served {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(AppError::Setup(format!("server: {error}"))),
+                Err(error) => Err(AppError::Setup(format!("server: {error}"))),
+            },
+            () = stop_signal() => Ok(()),
+            () = stop.cancelled() => Ok(()),
+            () = pipeline.scheduler.broken() => Err(AppError::Broken),
+            () = storage.writer_ended() => Err(AppError::Broken),
         };
         tracing::info!("stopping");
         let deadline = tokio::time::Instant::now() + STOPPING;
@@ -272,11 +282,7 @@ impl App {
         if tokio::time::timeout_at(deadline, rest).await.is_err() {
             tracing::warn!("the store did not close in time; what was under way is settled at the next start");
         }
-        match ended {
-            None | Some(Ok(Ok(()))) => Ok(()),
-            Some(Ok(Err(error))) => Err(AppError::Setup(format!("server: {error}"))),
-            Some(Err(error)) => Err(AppError::Setup(format!("server: {error}"))),
-        }
+        ended
     }
 }
 
@@ -467,7 +473,7 @@ impl Probe {
         config.fit_to_serve()?;
         let sealer = sealer(config)?;
         let db = Db::open_beside(config.database.url.expose_secret(), read_only).await?;
-        let (handle, _mailbox) = scheduler::mailbox();
+        let (handle, _mailbox) = mailbox::mailbox();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let options = StorageOptions { reply_not_before: Millis::seconds(2) };
         let ids: Arc<dyn IdSource> = Arc::new(Ulids::new(Arc::clone(&clock)));

@@ -120,7 +120,13 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
     let filter =
         crate::telemetry::filter_with_spans(&config.log.level, config.log.spans).map_err(anyhow::Error::msg)?;
     let ends = if config.log.spans { FmtSpan::CLOSE } else { FmtSpan::NONE };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_span_events(ends).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_span_events(ends)
+        .with_writer(std::io::stderr)
+        // A line that finds no room (the log stands on the disk that is full) is lost. Complaining of it on the same
+        // standard error would panic, and with it whatever was about to be logged.
+        .log_internal_errors(false);
     // A second start in one process (tests) keeps the first log.
     let _ = match config.log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

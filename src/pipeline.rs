@@ -13,6 +13,7 @@ pub mod ingest;
 pub mod intake;
 pub mod lanes;
 pub mod limits;
+pub mod mailbox;
 pub mod policy;
 pub mod preflight;
 pub mod report;
@@ -92,7 +93,7 @@ pub struct Pipeline {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdSource>,
     pub(crate) settings: PipelineSettings,
-    pub(crate) scheduler: scheduler::Handle,
+    pub(crate) scheduler: mailbox::Handle,
     pub(crate) worker: WorkerId,
     /// What this process may still believe of its queues.
     pub(crate) lease: Lease,
@@ -116,7 +117,7 @@ pub struct Parts {
     /// What was configured.
     pub settings: PipelineSettings,
     /// Where jobs go; the same handle that the store was given as its sink.
-    pub scheduler: scheduler::Handle,
+    pub scheduler: mailbox::Handle,
 }
 
 impl Pipeline {

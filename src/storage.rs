@@ -186,6 +186,11 @@ impl Storage {
         answer
     }
 
+    /// Ends when the collecting writer has: nothing can be stored any more.
+    pub async fn writer_ended(&self) {
+        self.writer.ended().await;
+    }
+
     /// Writes what is queued and closes the database.
     pub async fn close(&self) {
         self.writer.stop().await;

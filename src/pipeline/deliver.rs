@@ -17,7 +17,7 @@ use super::Pipeline;
 use super::guards;
 use super::policy::{Decision, decide};
 use super::preflight::{self, Ready, Refusal};
-use super::scheduler::{Finished, Hold};
+use super::mailbox::{Finished, Hold};
 use crate::domain::channel::{Channel, ChannelState};
 use crate::domain::ids::MessageId;
 use crate::domain::job::{GivenUp, JobState, QueueKey};

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use super::Pipeline;
 use super::guards::{self, Rules};
-use super::scheduler::Finished;
+use super::mailbox::Finished;
 use crate::domain::capability::{Capabilities, MediaKind};
 use crate::domain::channel::{Channel, ChannelState, Line, Messenger};
 use crate::domain::command::{Command, CommandBody, RecipientSource, SendMessage};

@@ -8,7 +8,7 @@ use super::guards;
 use super::intake;
 use super::lanes::Group;
 use super::policy::{Decision, decide};
-use super::scheduler::{Finished, Hold};
+use super::mailbox::{Finished, Hold};
 use crate::crm::{Crm, TokenStore as _};
 use crate::domain::command::Command;
 use crate::domain::effect::{

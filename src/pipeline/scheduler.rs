@@ -5,10 +5,10 @@
 //! order, rates and batches are therefore decided in one place, also with several replicas.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -17,9 +17,9 @@ use super::Pipeline;
 use super::governor::{NextCall, UnderWay, next_call};
 use super::lanes::{FEW, Group, Lanes};
 use super::limits::{ChannelPace, PeerPaces};
+use super::mailbox::{Handle, Hold, Mailbox, Message, WorkState};
 use super::stops::{Gate, Stops};
 use super::upkeep;
-use crate::domain::capability::PeerPace;
 use crate::domain::channel::{ChannelState, Ramp};
 use crate::domain::job::{JobState, QueueKey};
 use crate::domain::portal::PortalState;
@@ -27,7 +27,7 @@ use crate::domain::time::{Millis, Timestamp};
 use crate::storage::StorageError;
 use crate::storage::jobs::JobsPage;
 use crate::storage::portals::KnownPortal;
-use crate::storage::writer::{JobSink, Queued, Work};
+use crate::storage::writer::{Queued, Work};
 use crate::telemetry;
 
 /// Tasks that turn commands of one portal into messages at once, and commands per task.
@@ -43,145 +43,6 @@ const PEER_LOOK: Millis = Millis::seconds(4);
 const LOOK: Millis = Millis(500);
 /// Jobs due for longer than this that nobody runs have fallen through somewhere.
 const STRAGGLING: Millis = Millis::seconds(20);
-
-enum Message {
-    Jobs(Vec<Queued>),
-    Gone(Vec<(QueueKey, String)>),
-    News,
-    Wake(QueueKey),
-    Taken(QueueKey, Result<bool, StorageError>),
-    Page { queue: QueueKey, page: Result<JobsPage, StorageError>, took: Duration },
-    Finished(Box<Finished>),
-    Called { queue: QueueKey, awaited: bool },
-    Holding { queue: QueueKey, hold: Hold },
-    PeerRefused { queue: QueueKey, lane: String },
-    State { queue: QueueKey, state: WorkState },
-    Lost,
-}
-
-/// What the store says of a queue's channel or portal.
-#[derive(Default)]
-struct WorkState {
-    paused: bool,
-    /// Messages per second of a channel.
-    pace: Option<f64>,
-    /// How a channel comes back to that pace.
-    ramp: Option<Ramp>,
-    /// The pace towards one recipient of a channel.
-    per_peer: Option<PeerPace>,
-    /// The portal.
-    portal: Option<Arc<KnownPortal>>,
-}
-
-/// One run is over.
-pub(super) struct Finished {
-    /// The queue.
-    pub(super) queue: QueueKey,
-    /// The lane that may go on.
-    pub(super) lane: String,
-    /// The job that ran.
-    pub(super) id: String,
-    /// The job, if it has to run again (with its new `due`).
-    pub(super) again: Option<Queued>,
-}
-
-/// Why a queue stands still.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Hold {
-    /// The other side asked for patience.
-    Until(Timestamp),
-    /// The provider was sent too much at once: it gets nothing until then, and less for a while.
-    Throttled(Timestamp),
-    /// The portal's CRM does not listen to our address until then.
-    Address(Timestamp),
-    /// The channel or portal needs a person.
-    Paused,
-}
-
-/// The scheduler's mailbox; also the store's sink for new jobs.
-#[derive(Clone)]
-pub struct Handle {
-    mail: mpsc::UnboundedSender<Message>,
-    owned: Arc<RwLock<std::collections::HashSet<QueueKey>>>,
-}
-
-/// The other end, to be given to [`run`].
-pub struct Mailbox {
-    inbox: mpsc::UnboundedReceiver<Message>,
-}
-
-/// Makes the mailbox. The queue between store and scheduler is unbounded on purpose: what is in it is durable and
-/// counted by the window of each queue; a bound would make the writer wait for the scheduler that waits for the writer.
-#[must_use]
-pub fn mailbox() -> (Handle, Mailbox) {
-    let (mail, inbox) = mpsc::unbounded_channel();
-    (Handle { mail, owned: Arc::default() }, Mailbox { inbox })
-}
-
-impl Handle {
-    fn send(&self, message: Message) {
-        // A closed mailbox means the process is stopping; jobs are in the database.
-        let _ = self.mail.send(message);
-    }
-
-    /// A channel's or portal's state has changed.
-    pub fn wake(&self, queue: QueueKey) {
-        self.send(Message::Wake(queue));
-    }
-
-    /// Channels whose queues this process runs.
-    pub(super) fn owned_channels(&self) -> Vec<QueueKey> {
-        let owned = self.owned.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        owned.iter().filter(|queue| matches!(queue, QueueKey::Channel(_))).cloned().collect()
-    }
-
-    /// The lease was over for a while.
-    pub(super) fn lost(&self) {
-        self.send(Message::Lost);
-    }
-
-    /// A run is over.
-    pub(super) fn finished(&self, finished: Finished) {
-        self.send(Message::Finished(Box::new(finished)));
-    }
-
-    /// The queue must stand still.
-    pub(super) fn hold(&self, queue: QueueKey, hold: Hold) {
-        self.send(Message::Holding { queue, hold });
-    }
-
-    /// The provider was sent too much for one recipient.
-    pub(super) fn peer_refused(&self, queue: QueueKey, lane: String) {
-        self.send(Message::PeerRefused { queue, lane });
-    }
-
-    fn set_owned(&self, queue: &QueueKey, owned: bool) {
-        let mut set = self.owned.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if owned {
-            set.insert(queue.clone());
-        } else {
-            set.remove(queue);
-        }
-    }
-}
-
-impl JobSink for Handle {
-    fn owns(&self, queue: &QueueKey) -> bool {
-        self.owned.read().unwrap_or_else(std::sync::PoisonError::into_inner).contains(queue)
-    }
-
-    fn jobs(&self, jobs: Vec<Queued>) {
-        self.send(Message::Jobs(jobs));
-    }
-
-    fn gone(&self, jobs: Vec<(QueueKey, String)>) {
-        self.send(Message::Gone(jobs));
-    }
-
-    fn news(&self) {
-        self.send(Message::News);
-    }
-}
 
 /// One queue in memory.
 struct Queue {
@@ -270,7 +131,24 @@ struct Scheduler {
     queues: HashMap<QueueKey, Queue>,
     alarms: BTreeSet<(Timestamp, QueueKey)>,
     stops: Stops,
-    runs: TaskTracker,
+    runs: Runs,
+}
+
+/// What runs at the moment.
+struct Runs {
+    tasks: TaskTracker,
+    mail: Handle,
+}
+
+impl Runs {
+    /// Starts one. If it panicked it would hold its jobs and its queue for ever, so the process ends and begins anew.
+    fn spawn(&self, run: impl Future<Output = ()> + Send + 'static) {
+        let vital = self.mail.vital();
+        self.tasks.spawn(async move {
+            run.await;
+            vital.disarm();
+        });
+    }
 }
 
 /// Longest wait for runs under way when the process stops; what is cut is settled by the next process.
@@ -279,15 +157,15 @@ const RUNS_END: Duration = Duration::from_secs(7);
 /// Runs until `stop`; then lets running work finish and returns. Queues are still ours until [`upkeep::hand_back`].
 pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationToken) {
     let mut inbox = mailbox.inbox;
-    let sweeping = tokio::spawn(upkeep::sweep(Arc::clone(&pipeline), stop.clone()));
-    let comparing = tokio::spawn(upkeep::compare(Arc::clone(&pipeline), stop.clone()));
-    let watching = tokio::spawn(super::watch::run(Arc::clone(&pipeline), stop.clone()));
+    let sweeping = beside(&pipeline, upkeep::sweep(Arc::clone(&pipeline), stop.clone()));
+    let comparing = beside(&pipeline, upkeep::compare(Arc::clone(&pipeline), stop.clone()));
+    let watching = beside(&pipeline, super::watch::run(Arc::clone(&pipeline), stop.clone()));
     let mut scheduler = Scheduler {
         pipeline: Arc::clone(&pipeline),
         queues: HashMap::new(),
         alarms: BTreeSet::new(),
         stops: Stops::default(),
-        runs: TaskTracker::new(),
+        runs: Runs { tasks: TaskTracker::new(), mail: pipeline.scheduler.clone() },
     };
     let mut look = tokio::time::interval(LOOK.to_duration());
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -309,11 +187,20 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
             }
         }
     }
-    scheduler.runs.close();
-    let _ = tokio::time::timeout(RUNS_END, scheduler.runs.wait()).await;
+    scheduler.runs.tasks.close();
+    let _ = tokio::time::timeout(RUNS_END, scheduler.runs.tasks.wait()).await;
     sweeping.abort();
     watching.abort();
     comparing.abort();
+}
+
+/// Starts what must go on until the process stops.
+pub(crate) fn beside(pipeline: &Pipeline, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    let vital = pipeline.scheduler.vital();
+    tokio::spawn(async move {
+        let _vital = vital;
+        work.await;
+    })
 }
 
 /// Takes every one of these queues that can be had.
@@ -475,6 +362,14 @@ impl Scheduler {
         self.alarms.clear();
         tracing::warn!("the lease was over for a while; queues are taken anew");
         self.look_for_news(true);
+        // Most are still ours, and the look for news and orphans does not show those.
+        let pipeline = Arc::clone(&self.pipeline);
+        self.runs.spawn(async move {
+            match pipeline.storage.queues_owned(&pipeline.worker).await {
+                Ok(queues) => take_all(&pipeline, queues).await,
+                Err(error) => tracing::warn!(%error, "our own queues could not be looked up"),
+            }
+        });
     }
 
     fn take_in(&mut self, jobs: Vec<Queued>, now: Timestamp, touched: &mut BTreeSet<QueueKey>) {

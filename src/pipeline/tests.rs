@@ -53,6 +53,8 @@ enum Mood {
     Slow,
     /// All is well.
     Well,
+    /// It finds a mistake of ours.
+    Panics,
 }
 
 struct FakeCrm {
@@ -92,6 +94,7 @@ impl Crm for FakeCrm {
         let mood = *self.mood.lock().unwrap();
         match mood {
             Mood::Well => Ok(()),
+            Mood::Panics => panic!("a mistake of ours"),
             Mood::Slow => {
                 self.go_on.notified().await;
                 Ok(())
@@ -128,7 +131,7 @@ impl House {
         db.migrate().await.unwrap();
         let clock = Arc::new(TestClock { started: Instant::now(), skipped: AtomicI64::new(0) });
         let ids: Arc<dyn IdSource> = Arc::new(Counted::default());
-        let (scheduler, mailbox) = scheduler::mailbox();
+        let (scheduler, mailbox) = mailbox::mailbox();
         let storage = Arc::new(Storage::new(
             db,
             Sealer::new("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", &[]).unwrap(),
@@ -232,5 +235,18 @@ async fn a_crm_that_no_longer_listens_to_our_address_is_left_alone_and_asked_by_
     house.quiet().await;
     house.later(Millis::minutes(1));
     house.until("all portals are called", |crm| crm.called().len() == 5).await;
+    house.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_run_that_panics_ends_the_process_instead_of_holding_its_queue() {
+    let house = House::new(1).await;
+    let told = |within| tokio::time::timeout(within, house.pipeline.scheduler.broken());
+    house.pipeline.ask_reconcile(&house.portals[0]).await.unwrap();
+    house.until("the portal is called", |crm| crm.calls() == 1).await;
+    assert!(told(Duration::from_millis(300)).await.is_err(), "a run that ends well breaks nothing");
+    house.set(Mood::Panics);
+    house.pipeline.ask_reconcile(&house.portals[0]).await.unwrap();
+    assert!(told(Duration::from_secs(10)).await.is_ok());
     house.stop.cancel();
 }

@@ -177,6 +177,8 @@ statements! {
     /// Queues whose owner is gone, whether or not there is news: their running jobs must be looked after.
     QUEUES_ORPHANED = "SELECT q.key FROM queues q LEFT JOIN workers w ON w.id = q.owner
         WHERE q.owner IS NOT NULL AND q.owner <> $1 AND (w.id IS NULL OR w.lease_until_ms < $2) LIMIT 256";
+    /// Queues of one owner, whether or not there is news.
+    QUEUES_OWNED = "SELECT key FROM queues WHERE owner = $1";
     /// Takes one queue if it is free or its owner is gone; the outer test is repeated on purpose, because the row may
     /// have changed hands since it was seen.
     QUEUE_TAKE = "UPDATE queues SET owner = $2, next_due_ms = NULL WHERE key = $1

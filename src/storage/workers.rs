@@ -93,6 +93,17 @@ impl Storage {
         Ok(queues)
     }
 
+    /// Queues that are this worker's as far as the store knows: after a gap in its signs of life those that nobody else
+    /// has taken meanwhile.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn queues_owned(&self, worker: &WorkerId) -> Result<Vec<QueueKey>, StorageError> {
+        let rows = self.db.rows(sql::QUEUES_OWNED, args![worker.as_str()]).await?;
+        let keys = rows.iter().map(|row| row.text("key")).collect::<Result<Vec<_>, _>>()?;
+        Ok(keys.iter().filter_map(|key| QueueKey::parse(key)).collect())
+    }
+
     /// Queues in which jobs have been due for longer than `age`: a hand-over may have been missed.
     ///
     /// # Errors

@@ -189,6 +189,11 @@ impl WriterHandle {
         answer.await.map_err(|_gone| stopped())?
     }
 
+    /// Ends when the writer has: nothing can be stored any more.
+    pub(super) async fn ended(&self) {
+        self.queue.closed().await;
+    }
+
     /// Writes what is queued and ends.
     pub(super) async fn stop(&self) {
         self.stopping.cancel();

@@ -30,7 +30,7 @@ use crate::domain::time::{Clock, Millis, Timestamp};
 use crate::http::State;
 use crate::http::peers::Peers;
 use crate::outbound::Outbound;
-use crate::pipeline::{Parts, Pipeline, PipelineSettings, scheduler};
+use crate::pipeline::{Parts, Pipeline, PipelineSettings, mailbox};
 use crate::providers::{ResolvedSettings, whatsapp_cloud};
 use crate::storage::db::Db;
 use crate::storage::portals::Installation;
@@ -65,7 +65,7 @@ struct Api {
     state: web::Data<State>,
     clock: Arc<TestClock>,
     /// Kept open, so that the scheduler seems to be there.
-    _mailbox: scheduler::Mailbox,
+    _mailbox: mailbox::Mailbox,
     _folder: tempfile::TempDir,
 }
 
@@ -96,7 +96,7 @@ impl Api {
         db.migrate().await.unwrap();
         let clock = Arc::new(TestClock(AtomicI64::new(START)));
         let ids: Arc<dyn IdSource> = Arc::new(Counted::default());
-        let (scheduler, mailbox) = scheduler::mailbox();
+        let (scheduler, mailbox) = mailbox::mailbox();
         let storage = Arc::new(Storage::new(
             db,
             Sealer::new(MASTER_KEY, &[]).unwrap(),

@@ -154,6 +154,8 @@ mod promises {
         storage.tell_queues(&[job(&portal)]).await.unwrap();
         storage.queue_take(&one, &queue).await.unwrap();
         assert!(!storage.queue_take(&two, &queue).await.unwrap());
+        assert_eq!(storage.queues_owned(&one).await.unwrap(), *std::slice::from_ref(&queue));
+        assert!(storage.queues_owned(&two).await.unwrap().is_empty());
         // Leases are judged by the server's clock on PostgreSQL, which no test can set: the last sign of life is old.
         storage.worker_beat(&one, false, Millis(-1000)).await.unwrap();
         storage.worker_beat(&two, false, Millis::seconds(10)).await.unwrap();
