@@ -22,9 +22,9 @@ use crate::domain::time::{Clock, Millis, Timestamp};
 use crate::http::peers::Peers;
 use crate::http::{self, State};
 use crate::outbound::Outbound;
+use crate::pipeline::mailbox::{self, Mailbox};
 use crate::pipeline::policy::RetryPlan;
 use crate::pipeline::retention::{self, RetentionPlan};
-use crate::pipeline::mailbox::{self, Mailbox};
 use crate::pipeline::scheduler;
 use crate::pipeline::watch::SilenceSettings;
 use crate::pipeline::{Parts, Pipeline, PipelineSettings, upkeep};
@@ -152,7 +152,9 @@ pub enum AppError {
     #[error("cannot listen on {0}: {1}")]
     Bind(SocketAddr, std::io::Error),
     /// A part has ended that nothing works without; the log says why.
-    #[error("a vital part of the service has ended; nothing was lost, and it goes on when the service is started again")]
+    #[error(
+        "a vital part of the service has ended; nothing was lost, and it goes on when the service is started again"
+    )]
     Broken,
 }
 

@@ -15,9 +15,9 @@ use tracing::Instrument as _;
 
 use super::Pipeline;
 use super::guards;
+use super::mailbox::{Finished, Hold};
 use super::policy::{Decision, decide};
 use super::preflight::{self, Ready, Refusal};
-use super::mailbox::{Finished, Hold};
 use crate::domain::channel::{Channel, ChannelState};
 use crate::domain::ids::MessageId;
 use crate::domain::job::{GivenUp, JobState, QueueKey};

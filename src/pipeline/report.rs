@@ -7,8 +7,8 @@ use super::Pipeline;
 use super::guards;
 use super::intake;
 use super::lanes::Group;
-use super::policy::{Decision, decide};
 use super::mailbox::{Finished, Hold};
+use super::policy::{Decision, decide};
 use crate::crm::{Crm, TokenStore as _};
 use crate::domain::command::Command;
 use crate::domain::effect::{
