@@ -82,13 +82,15 @@ async fn claim(
     message: &MessageId,
     text: &TextGuard,
 ) -> Result<Option<Failure>, StorageError> {
+    let holder = tx.row(sql::TEXT_LOCK, args![text.mark.as_str(), message.as_str(), now.0]).await?;
+    let holder = holder.ok_or_else(|| StorageError::Broken("sent_texts: no row".to_owned()))?;
+    let holder = MessageId::stored(holder.text("message_id")?);
     let since = now.0.saturating_sub(text.window.0);
-    if tx.exec(sql::TEXT_CLAIM, args![text.mark.as_str(), message.as_str(), now.0, since]).await? > 0 {
+    let claim = args![text.mark.as_str(), message.as_str(), now.0, since];
+    if holder == *message || tx.exec(sql::TEXT_CLAIM, claim).await? > 0 {
         return Ok(None);
     }
-    let holder = tx.row(sql::TEXT_HOLDER, args![text.mark.as_str()]).await?;
-    let holder = holder.map(|row| row.text("message_id")).transpose()?.map(MessageId::stored);
-    let earlier = holder.map(|id| format!("№{}", id.short())).unwrap_or_default();
+    let earlier = format!("№{}", holder.short());
     let code = if text.hold { ErrorCode::DuplicateHeld } else { ErrorCode::DuplicateText };
     Ok(Some(Failure::with(code, earlier)))
 }
@@ -107,13 +109,15 @@ async fn take_turns(
         if !taken.insert(turn.as_str()) {
             continue;
         }
-        let before = tx.row(sql::ROBOT_TURN, args![turn.as_str()]).await?;
-        if let Some(row) = before {
-            let waiting = waiting_of(tx, &row.text("command_id")?, &message.record.peer).await?;
+        let ours = args![turn.as_str(), plan.command.as_str(), now.0];
+        let before = tx.row(sql::ROBOT_TURN, ours.clone()).await?;
+        let before = before.map(|row| row.text("command_id")).transpose()?;
+        if let Some(before) = before.filter(|before| before != plan.command.as_str()) {
+            let waiting = waiting_of(tx, &before, &message.record.peer).await?;
             let failure = Failure::new(ErrorCode::Superseded);
             jobs::withdraw(tx, context, now, &waiting, Some(&failure), harvest).await?;
+            tx.exec(sql::ROBOT_TURN_PUT, ours).await?;
         }
-        tx.exec(sql::ROBOT_TURN_PUT, args![turn.as_str(), plan.command.as_str(), now.0]).await?;
     }
     Ok(())
 }

@@ -229,21 +229,22 @@ statements! {
         AND state = 'ready' AND not_after_ms < $2 LIMIT $3";
 
     // --- guards -------------------------------------------------------------------------------------------------
-    /// Claims a text for a message, unless a message that left or may still leave has it since `$4`. Whoever changed a
-    /// row has it.
-    TEXT_CLAIM = "INSERT INTO sent_texts (mark, message_id, sent_ms) VALUES ($1, $2, $3)
-        ON CONFLICT (mark) DO UPDATE SET message_id = excluded.message_id, sent_ms = excluded.sent_ms
-        WHERE sent_texts.sent_ms <= $4 OR NOT EXISTS (SELECT 1 FROM messages m
-            WHERE m.id = sent_texts.message_id AND m.state NOT IN ('failed', 'cancelled'))";
-    /// Which message has a text.
-    TEXT_HOLDER = "SELECT message_id FROM sent_texts WHERE mark = $1";
+    /// Takes a text for a message if nobody has it, and holds its row until the commit in either case: whoever has it is
+    /// judged by a statement of its own, which sees what another commit has just stored.
+    TEXT_LOCK = "INSERT INTO sent_texts (mark, message_id, sent_ms) VALUES ($1, $2, $3)
+        ON CONFLICT (mark) DO UPDATE SET sent_ms = sent_texts.sent_ms RETURNING message_id";
+    /// Takes a held text over for a message, unless a message that left or may still leave has it since `$4`.
+    TEXT_CLAIM = "UPDATE sent_texts SET message_id = $2, sent_ms = $3
+        WHERE mark = $1 AND (sent_ms <= $4 OR NOT EXISTS (SELECT 1 FROM messages m
+            WHERE m.id = sent_texts.message_id AND m.state NOT IN ('failed', 'cancelled')))";
     /// Texts taken so long ago that no line asks for them any more.
     TEXTS_FORGET = "DELETE FROM sent_texts WHERE sent_ms < $1";
-    /// Which command a robot gave last for a card and a person.
-    ROBOT_TURN = "SELECT command_id FROM robot_turns WHERE key = $1";
+    /// Which command a robot gave last for a card and a person: this one if there was none. Its row is held until the
+    /// commit.
+    ROBOT_TURN = "INSERT INTO robot_turns (key, command_id, given_ms) VALUES ($1, $2, $3)
+        ON CONFLICT (key) DO UPDATE SET given_ms = robot_turns.given_ms RETURNING command_id";
     /// The robot has given another.
-    ROBOT_TURN_PUT = "INSERT INTO robot_turns (key, command_id, given_ms) VALUES ($1, $2, $3)
-        ON CONFLICT (key) DO UPDATE SET command_id = excluded.command_id, given_ms = excluded.given_ms";
+    ROBOT_TURN_PUT = "UPDATE robot_turns SET command_id = $2, given_ms = $3 WHERE key = $1";
     /// Turns so long ago that nothing of them can wait any more.
     ROBOT_TURNS_FORGET = "DELETE FROM robot_turns WHERE given_ms < $1";
     /// A command's messages, and where their sends stand (a job's id is made of its kind and subject).

@@ -1,10 +1,12 @@
-//! The collecting writer: one task that writes whatever queued up while its last commit ran.
+//! The collecting writer: a task that writes whatever queued up while its last commit ran (on PostgreSQL several, each
+//! for steps of its own).
 //!
 //! A commit at full durability costs the same for one step as for hundreds, so steps are collected without any timer:
 //! at low load a step is written at once, at high load hundreds share one commit. Inside a batch, steps of one kind
 //! become one many-row statement. If a batch is refused because of one step in it, every step is written alone, so
 //! that only the guilty one fails.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -67,6 +69,7 @@ pub trait JobSink: Send + Sync {
 }
 
 /// What the steps need besides a transaction.
+#[derive(Clone)]
 pub(super) struct Context {
     /// Fresh ids.
     pub(super) ids: Arc<dyn IdSource>,
@@ -139,39 +142,59 @@ pub(super) struct Harvest {
 
 type Waiting = (Step, oneshot::Sender<Result<Outcome, StorageError>>);
 
-/// Hands steps to the writer.
+/// Hands steps to the writers.
 pub(super) struct WriterHandle {
-    queue: mpsc::Sender<Waiting>,
-    ended: tokio::sync::Mutex<Option<oneshot::Receiver<()>>>,
+    /// Of everything but what the others are for.
+    main: mpsc::Sender<Waiting>,
+    /// Of commands; empty where one connection writes everything. Commands of one card always go to the same one, so
+    /// that they are stored in the order in which they came.
+    accepting: Vec<mpsc::Sender<Waiting>>,
+    ended: tokio::sync::Mutex<Vec<oneshot::Receiver<()>>>,
     stopping: tokio_util::sync::CancellationToken,
 }
 
-/// Starts the writer: on a thread of its own for SQLite, whose calls block; as a task for PostgreSQL.
+/// Connections to PostgreSQL that take commands over. A commit is some ten answers to wait for, one after the other; while
+/// one waits, the other has the server, and none of them waits for what runs and statuses have to say.
+const ACCEPTING: usize = 2;
+
+/// Starts the writers: one, on a thread of its own, for SQLite, whose calls block; tasks for PostgreSQL.
 pub(super) fn start(db: Db, context: Context) -> WriterHandle {
-    let (queue, inbox) = mpsc::channel(WAITING_MAX);
-    let (over, ended) = oneshot::channel();
     let stopping = tokio_util::sync::CancellationToken::new();
-    let on_a_thread = matches!(db, Db::Sqlite { .. });
-    let stop = stopping.clone();
-    let work = async move {
-        run(db, context, inbox, stop).await;
-        // Nobody may be waiting for it.
-        let _ = over.send(());
-    };
-    if on_a_thread {
-        // Without a thread nothing can be stored: every write is then told that the store is closing.
-        let named = std::thread::Builder::new().name("sqlite-writer".to_owned());
-        let begun = named.spawn(move || match tokio::runtime::Builder::new_current_thread().build() {
-            Ok(runtime) => runtime.block_on(work),
-            Err(error) => tracing::error!(%error, "the writer could not be started"),
-        });
-        if let Err(error) = begun {
-            tracing::error!(%error, "the writer's thread could not be started");
+    let mut ended = Vec::new();
+    let mut start = |db: Db, context: Context| {
+        let (queue, inbox) = mpsc::channel(WAITING_MAX);
+        let (over, end) = oneshot::channel();
+        let on_a_thread = matches!(db, Db::Sqlite { .. });
+        let stop = stopping.clone();
+        let work = async move {
+            run(db, context, inbox, stop).await;
+            // Nobody may be waiting for it.
+            let _ = over.send(());
+        };
+        if on_a_thread {
+            on_own_thread(work)
+        } else {
+            drop(tokio::spawn(work))
         }
-    } else {
-        tokio::spawn(work);
+        ended.push(end);
+        queue
+    };
+    let accepting = if matches!(db, Db::Sqlite { .. }) { 0 } else { ACCEPTING };
+    let accepting = (0..accepting).map(|_| start(db.clone(), context.clone())).collect();
+    let main = start(db, context);
+    WriterHandle { main, accepting, ended: tokio::sync::Mutex::new(ended), stopping }
+}
+
+fn on_own_thread(work: impl Future<Output = ()> + Send + 'static) {
+    // Without a thread nothing can be stored: every write is then told that the store is closing.
+    let named = std::thread::Builder::new().name("sqlite-writer".to_owned());
+    let begun = named.spawn(move || match tokio::runtime::Builder::new_current_thread().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => tracing::error!(%error, "the writer could not be started"),
+    });
+    if let Err(error) = begun {
+        tracing::error!(%error, "the writer's thread could not be started");
     }
-    WriterHandle { queue, ended: tokio::sync::Mutex::new(Some(ended)), stopping }
 }
 
 impl WriterHandle {
@@ -179,7 +202,7 @@ impl WriterHandle {
     pub(super) async fn write(&self, step: Step) -> Result<Outcome, StorageError> {
         let (reply, answer) = oneshot::channel();
         let stopped = || StorageError::Unavailable("the store is closing".to_owned());
-        match self.queue.try_send((step, reply)) {
+        match self.queue_of(&step).try_send((step, reply)) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => {
                 return Err(StorageError::Unavailable("too many steps are waiting to be written".to_owned()));
@@ -189,16 +212,29 @@ impl WriterHandle {
         answer.await.map_err(|_gone| stopped())?
     }
 
-    /// Ends when the writer has: nothing can be stored any more.
+    fn queue_of(&self, step: &Step) -> &mpsc::Sender<Waiting> {
+        let Step::Accept(arrival) = step else { return &self.main };
+        let mut hasher = DefaultHasher::new();
+        arrival.command.portal.hash(&mut hasher);
+        match arrival.command.card {
+            Some(card) => card.hash(&mut hasher),
+            None => arrival.command.id.hash(&mut hasher),
+        }
+        let place = usize::try_from(hasher.finish() >> 1).unwrap_or_default();
+        place.checked_rem(self.accepting.len()).and_then(|place| self.accepting.get(place)).unwrap_or(&self.main)
+    }
+
+    /// Ends when one of the writers has: not everything can be stored any more.
     pub(super) async fn ended(&self) {
-        self.queue.closed().await;
+        let every = self.accepting.iter().chain([&self.main]).map(|queue| Box::pin(queue.closed()));
+        futures_util::future::select_all(every).await;
     }
 
     /// Writes what is queued and ends.
     pub(super) async fn stop(&self) {
         self.stopping.cancel();
-        if let Some(ended) = self.ended.lock().await.take() {
-            // It does not panic; if it did, the process is ending anyway.
+        for ended in self.ended.lock().await.drain(..) {
+            // None panics; if one did, the process is ending anyway.
             let _ = ended.await;
         }
     }
