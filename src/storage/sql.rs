@@ -221,7 +221,8 @@ statements! {
     JOBS_OF_QUEUE = "SELECT COUNT(*) AS n FROM jobs WHERE queue = $1 AND state <> 'dead'";
     /// Messages taken over before `$2` whose send has not begun, for clearing a channel's queue.
     SENDS_WAITING = "SELECT j.subject FROM jobs j JOIN messages m ON m.id = j.subject
-        WHERE j.queue = $1 AND j.kind = 'send' AND j.state = 'ready' AND m.state = 'queued' AND m.created_ms < $2
+        WHERE j.queue = $1 AND j.state <> 'dead' AND j.kind = 'send' AND j.state = 'ready' AND m.state = 'queued'
+          AND m.created_ms < $2
         ORDER BY j.seq LIMIT $3";
 
     /// Messages of a queue whose deadline is over and whose send has not begun.
@@ -366,7 +367,7 @@ statements! {
     /// Deletes the jobs of a queue.
     CLEAN_JOBS_OF_QUEUE = "DELETE FROM jobs WHERE queue = $1";
     /// Deletes the sends of a portal's messages.
-    CLEAN_SENDS = "DELETE FROM jobs WHERE kind = 'send' AND subject IN (SELECT m.id FROM messages m
+    CLEAN_SENDS = "DELETE FROM jobs WHERE id IN (SELECT 'send:' || m.id FROM messages m
         JOIN commands c ON c.id = m.command_id WHERE c.portal_id = $1)";
     /// Deletes what was noted of sending a portal's messages.
     CLEAN_ATTEMPTS = "DELETE FROM attempts WHERE message_id IN (SELECT m.id FROM messages m

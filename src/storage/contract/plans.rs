@@ -10,21 +10,23 @@ const WHOLE: &[(&str, &str)] = &[
     ("WORKERS_LIVING", "workers: one row per process"),
     ("WORKER_OTHERS_LEAVE", "workers: one row per process"),
     ("WORKER_FORGET", "workers: one row per process"),
-    ("WORKER_FIRST", "workers: one row per process"),
-    ("QUEUES_ORPHANED", "queues that somebody owns: those with work in the last minutes"),
     ("QUEUES_STRAGGLING", "living jobs, every twenty seconds"),
     ("JOBS_COUNT", "jobs, for gauges: at most a twentieth of the time (http::health)"),
-    ("JOBS_DEAD", "dead letters, asked for by a person"),
-    ("JOBS_DEAD_COUNT", "dead letters, asked for by a person"),
     ("JOBS_IN_DOUBT", "once, after a restore"),
     ("COMMENTS_IN_DOUBT", "once, after a restore"),
     ("CHANNELS_PAUSED", "paused channels"),
     ("PORTALS_NEEDING_AUTH", "portals whose tokens have died"),
-    ("MESSAGES_OLDEST_OPEN", "messages that something is still awaited of"),
+    (
+        "PORTAL_UPSERT",
+        "messages, and only if a foreign key is broken at that moment: SQLite plans for it and does not do it",
+    ),
+    ("CLEAN_JOBS_OF_QUEUE", "jobs, once per portal that is removed"),
+    ("CLEAN_SENT_TEXTS", "texts of lines that ask for the guard, once per portal that is cleaned"),
+    ("CLEAN_ROBOT_TURNS", "turns of robots that ask for the guard, once per portal that is cleaned"),
 ];
 
 /// Tables that a statement makes itself.
-const OWN: &[&str] = &["v", "u", "due", "known", "CONSTANT", "(subquery"];
+const OWN: &[&str] = &["v", "u", "due", "known", "CONSTANT"];
 
 async fn plan(db: &Db, text: &str, values: usize) -> Vec<String> {
     let explain: &'static str = Box::leak(format!("EXPLAIN QUERY PLAN {text}").into_boxed_str());
@@ -37,7 +39,7 @@ async fn plan(db: &Db, text: &str, values: usize) -> Vec<String> {
 /// The tables of a plan that are looked through, with or without an index.
 fn scanned(plan: &[String]) -> Vec<&str> {
     let names = plan.iter().filter_map(|line| line.strip_prefix("SCAN ")?.split_whitespace().next());
-    names.filter(|name| !OWN.contains(name) && !name.starts_with(|c: char| c.is_ascii_digit())).collect()
+    names.filter(|name| !OWN.contains(name) && !name.starts_with(|c: char| c == '(' || c.is_ascii_digit())).collect()
 }
 
 #[tokio::test]
