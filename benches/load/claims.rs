@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mostik::app::{SystemClock, Ulids};
 use mostik::domain::ids::{ChannelId, IdSource, MessageId, ProviderMessageId, WorkerId};
@@ -15,7 +15,7 @@ use mostik::storage::messages::{Attempt, MessageNews};
 use mostik::storage::sealed::Sealer;
 use mostik::storage::settle::{Fate, Right, Settlement, Start};
 use mostik::storage::writer::{JobSink, Queued};
-use mostik::storage::{Storage, StorageOptions};
+use mostik::storage::{Storage, StorageError, StorageOptions};
 
 use crate::fill::{Lot, Store, home, homes};
 use crate::measure::{RUNS, Steal, load, median, now_ms, store_name};
@@ -156,11 +156,11 @@ impl Owner {
                 let queue = queue(number);
                 let own = &done[usize::try_from(number).unwrap()];
                 loop {
-                    let page = owner.storage.load_jobs(&queue, PAGE, owner.clock.now()).await.unwrap();
-                    if page.jobs.is_empty() {
+                    let jobs = owner.jobs(&queue).await;
+                    if jobs.is_empty() {
                         break;
                     }
-                    for jobs in page.jobs.chunks(BATCH) {
+                    for jobs in jobs.chunks(BATCH) {
                         owner.one_batch(&queue, jobs, weight).await;
                         own.fetch_add(u64::try_from(jobs.len()).unwrap(), Ordering::Relaxed);
                     }
@@ -172,6 +172,17 @@ impl Owner {
             task.await.unwrap();
         }
         shares.get().unwrap().clone()
+    }
+
+    /// What a queue has to do. While all readers are busy it is asked again, as the scheduler does.
+    async fn jobs(&self, queue: &QueueKey) -> Vec<Job> {
+        loop {
+            match self.storage.load_jobs(queue, PAGE, self.clock.now()).await {
+                Ok(page) => return page.jobs,
+                Err(StorageError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     /// Begins jobs and settles those that may run.
