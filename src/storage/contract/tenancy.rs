@@ -138,24 +138,24 @@ async fn live(world: &World) {
     world.own(&me(), &QueueKey::Channel(channel.clone())).await;
     world.own(&me(), &QueueKey::Crm(portal.clone())).await;
     let (message, channel, command) = (new.record.id, channel, command.id);
-    for text in [
-        format!("INSERT INTO registrations (portal_id, key, fingerprint) VALUES ('{portal}', 'robot:a', 'f')"),
-        format!("INSERT INTO dialogs (channel_id, peer, name, changed_ms) VALUES ('{channel}', '79161234567', '', 1)"),
-        format!(
-            "INSERT INTO attempts (id, job_id, message_id, at_ms, duration_ms, outcome) \
-             VALUES ('att_1', 'send:{message}', '{message}', 1, 1, 'ok')"
+    for (into, values) in [
+        ("registrations (portal_id, key, fingerprint)", format!("'{portal}', 'robot:a', 'f'")),
+        ("dialogs (channel_id, peer, name, changed_ms)", format!("'{channel}', '79161234567', '', 1")),
+        (
+            "attempts (id, job_id, message_id, at_ms, duration_ms, outcome)",
+            format!("'att_1', 'send:{message}', '{message}', 1, 1, 'ok'"),
         ),
-        format!(
-            "INSERT INTO api_requests (key, fingerprint, message_id, created_ms) VALUES ('k', 'f', '{message}', 1)"
-        ),
-        format!("INSERT INTO sent_texts (mark, message_id, sent_ms) VALUES ('m', '{message}', 1)"),
-        format!("INSERT INTO robot_turns (key, command_id, given_ms) VALUES ('r', '{command}', 1)"),
-        format!(
-            "INSERT INTO jobs (id, queue, lane, kind, subject, seq, state, revision, tries, due_ms, changed_ms) \
-             VALUES ('comment:{message}', 'crm:{portal}', 'deal:134', 'comment', '{message}', '1', 'ready', 0, 0, 1, 1)"
+        ("api_requests (key, fingerprint, message_id, created_ms)", format!("'k', 'f', '{message}', 1")),
+        ("sent_texts (mark, message_id, sent_ms)", format!("'m', '{message}', 1")),
+        ("robot_turns (key, command_id, given_ms)", format!("'r', '{command}', 1")),
+        (
+            "jobs (id, queue, lane, kind, subject, seq, state, revision, tries, due_ms, changed_ms)",
+            format!(
+                "'comment:{message}', 'crm:{portal}', 'deal:134', 'comment', '{message}', '1', 'ready', 0, 0, 1, 1"
+            ),
         ),
     ] {
-        let text: &'static str = Box::leak(text.into_boxed_str());
+        let text: &'static str = Box::leak(format!("insert INTO {into} VALUES ({values})").into_boxed_str());
         assert_eq!(world.db.write(text, vec![]).await.unwrap(), 1, "{text}");
     }
 }
