@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use super::print;
 use crate::app::{AppError, Probe, SystemClock, way_out};
 use crate::config::Config;
-use crate::domain::channel::ChannelState;
+use crate::domain::channel::{Channel, ChannelState};
 use crate::domain::effect::PortalTrouble;
 use crate::domain::ids::PortalId;
 use crate::domain::job::JobState;
@@ -17,6 +17,9 @@ use crate::outbound::{Call, Outbound};
 
 /// How far our clock may be off before signatures, windows and tokens suffer.
 const CLOCK_OFF_MAX: Millis = Millis::seconds(30);
+
+/// Channels or portals read at once.
+const PAGE: u32 = 200;
 
 /// Collects findings and prints each at once.
 #[derive(Default)]
@@ -138,37 +141,41 @@ fn read_http_date(text: &str) -> Option<Timestamp> {
 }
 
 async fn channels(probe: &Probe, findings: &mut Findings) -> anyhow::Result<()> {
-    let channels = probe.storage.channels().await?;
-    if channels.is_empty() {
+    let mut page = probe.storage.channels(None, PAGE).await?;
+    if page.is_empty() {
         findings.warn("channels", "none yet: POST /api/v1/lines and …/channels")?;
     }
-    for channel in channels {
-        let what = format!("channel {} ({})", channel.name, channel.id);
-        if let ChannelState::Paused(reason) = &channel.state {
-            findings.warn(&what, &format!("paused: {reason}"))?;
+    while let Some(last) = page.last().map(|channel| channel.id.clone()) {
+        for channel in page {
+            look_at(&channel, probe, findings).await?;
         }
-        match probe.providers.get(channel.provider.as_str()) {
-            None => findings.bad(&what, &format!("unknown provider {}", channel.provider))?,
-            Some(provider) => match provider.probe(&channel).await {
-                Ok(said) => findings.good(&what, &said)?,
-                Err(error) => {
-                    let detail = format!("{} {} {}", error.class.code(), error.vendor_code, error.failure.detail);
-                    findings.bad(&what, &detail)?;
-                }
-            },
-        }
+        page = probe.storage.channels(Some(&last), PAGE).await?;
     }
     Ok(())
 }
 
-/// Portals of one page.
-const PORTALS: u32 = 200;
+async fn look_at(channel: &Channel, probe: &Probe, findings: &mut Findings) -> anyhow::Result<()> {
+    let what = format!("channel {} ({})", channel.name, channel.id);
+    if let ChannelState::Paused(reason) = &channel.state {
+        findings.warn(&what, &format!("paused: {reason}"))?;
+    }
+    match probe.providers.get(channel.provider.as_str()) {
+        None => findings.bad(&what, &format!("unknown provider {}", channel.provider)),
+        Some(provider) => match provider.probe(channel).await {
+            Ok(said) => findings.good(&what, &said),
+            Err(error) => {
+                let detail = format!("{} {} {}", error.class.code(), error.vendor_code, error.failure.detail);
+                findings.bad(&what, &detail)
+            }
+        },
+    }
+}
 
 async fn portals(config: &Config, probe: &Probe, findings: &mut Findings) -> anyhow::Result<()> {
     let mut working = 0_usize;
     let mut after: Option<PortalId> = None;
     loop {
-        let page = probe.storage.list_portals(after.as_ref(), PORTALS).await?;
+        let page = probe.storage.list_portals(after.as_ref(), PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.id.clone());
         for portal in page {

@@ -9,7 +9,6 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use super::State;
 use super::admin::Admin;
 use super::problem::Problem;
-use crate::domain::channel::ChannelState;
 use crate::domain::job::JobState;
 use crate::domain::status::MessageState;
 use crate::storage::StorageError;
@@ -80,8 +79,6 @@ async fn measure(state: &State) -> Result<(), StorageError> {
         let age = since.map_or(0, |(_, since)| state.clock.now().since(*since).0.max(0));
         gauge!(telemetry::OLDEST_OPEN, "state" => open.code()).set(age as f64 / 1000.0);
     }
-    let paused = state.storage.channels().await?;
-    let paused = paused.iter().filter(|channel| matches!(channel.state, ChannelState::Paused(_))).count();
-    gauge!(telemetry::CHANNEL_PAUSED).set(paused as f64);
+    gauge!(telemetry::CHANNEL_PAUSED).set(state.storage.count_paused_channels().await? as f64);
     Ok(())
 }

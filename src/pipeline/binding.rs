@@ -2,6 +2,7 @@
 //! registrations to be compared again.
 
 use super::Pipeline;
+use crate::domain::channel::Line;
 use crate::domain::ids::{LineId, PortalId};
 use crate::domain::job::{Job, JobKind, QueueKey};
 use crate::domain::portal::{Portal, PortalState};
@@ -63,7 +64,7 @@ impl Pipeline {
     /// # Errors
     /// [`StorageError`]; portals already bound stay bound, and the rest is bound by a repeated call.
     pub async fn bind_new_line(&self, line: &LineId) -> Result<usize, StorageError> {
-        if !self.is_only_line(line).await? {
+        if self.only_line().await?.is_none_or(|only| only.id != *line) {
             return Ok(0);
         }
         let mut bound = 0;
@@ -105,8 +106,7 @@ impl Pipeline {
         let Some(known) = self.storage.portal(portal).await?.filter(|known| is_installed(&known.portal)) else {
             return Ok(false);
         };
-        let lines = self.storage.lines().await?;
-        let [only] = lines.as_slice() else { return Ok(false) };
+        let Some(only) = self.only_line().await? else { return Ok(false) };
         if !self.storage.lines_of_portal(portal).await?.is_empty() {
             return Ok(false);
         }
@@ -114,9 +114,10 @@ impl Pipeline {
         Ok(true)
     }
 
-    async fn is_only_line(&self, line: &LineId) -> Result<bool, StorageError> {
-        let lines = self.storage.lines().await?;
-        Ok(matches!(lines.as_slice(), [only] if only.id == *line))
+    /// The service's line, if it has exactly one.
+    async fn only_line(&self) -> Result<Option<Line>, StorageError> {
+        let mut first_two = self.storage.lines(None, 2).await?;
+        Ok(first_two.pop().filter(|_| first_two.is_empty()))
     }
 
     /// Asks for the portal's registrations to be brought in line; asking twice is asking once.

@@ -77,8 +77,7 @@ impl Storage {
         if let Some(known) = self.channels.line.get(id).await {
             return Ok(Some(known));
         }
-        let Some(row) = self.db.row(sql::LINE_GET, args![id.as_str()]).await? else { return Ok(None) };
-        let line = Arc::new(read_line(&row)?);
+        let Some(line) = self.line_now(id).await?.map(Arc::new) else { return Ok(None) };
         self.channels.line.insert(id.clone(), Arc::clone(&line)).await;
         Ok(Some(line))
     }
@@ -94,12 +93,21 @@ impl Storage {
         Ok(())
     }
 
-    /// Every line, oldest first.
+    /// Lines, oldest first, those after `after` (`None` is the beginning).
     ///
     /// # Errors
     /// [`StorageError`].
-    pub async fn lines(&self) -> Result<Vec<Line>, StorageError> {
-        self.db.rows(sql::LINES, vec![]).await?.iter().map(read_line).collect()
+    pub async fn lines(&self, after: Option<&LineId>, limit: u32) -> Result<Vec<Line>, StorageError> {
+        let after = after.map_or("", LineId::as_str);
+        self.db.rows(sql::LINES, args![after, i64::from(limit)]).await?.iter().map(read_line).collect()
+    }
+
+    /// One line as it is now, for whoever changes it.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn line_now(&self, id: &LineId) -> Result<Option<Line>, StorageError> {
+        self.db.row(sql::LINE_GET, args![id.as_str()]).await?.as_ref().map(read_line).transpose()
     }
 
     /// Adds a channel to a line.
@@ -132,12 +140,23 @@ impl Storage {
         Ok(Some(channel))
     }
 
-    /// Every channel with its credentials, oldest first.
+    /// Channels with their credentials, oldest first, those after `after` (`None` is the beginning).
     ///
     /// # Errors
     /// [`StorageError`].
-    pub async fn channels(&self) -> Result<Vec<Channel>, StorageError> {
-        self.db.rows(sql::CHANNELS, vec![]).await?.iter().map(|row| self.read_channel(row)).collect()
+    pub async fn channels(&self, after: Option<&ChannelId>, limit: u32) -> Result<Vec<Channel>, StorageError> {
+        let after = after.map_or("", ChannelId::as_str);
+        let rows = self.db.rows(sql::CHANNELS, args![after, i64::from(limit)]).await?;
+        rows.iter().map(|row| self.read_channel(row)).collect()
+    }
+
+    /// How many channels are paused.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn count_paused_channels(&self) -> Result<i64, StorageError> {
+        let row = self.db.row(sql::CHANNELS_PAUSED, vec![]).await?;
+        row.map_or(Ok(0), |row| row.int("n"))
     }
 
     /// Channels of one line, oldest first: the line's order of preference. As of at most ten seconds ago.

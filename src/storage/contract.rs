@@ -7,9 +7,11 @@ mod backends;
 mod guards;
 mod model;
 mod past;
+mod plans;
 mod retention;
 mod statuses;
 mod steps;
+mod tenancy;
 pub(super) mod things;
 mod watch;
 

@@ -392,6 +392,9 @@ pub(super) fn read(row: &Row) -> Result<MessageHistory, StorageError> {
     Ok(MessageHistory { record, inbound, inbound_content: inbound.then_some(content) })
 }
 
+/// Sorts behind every id of a message, in every language's order.
+const BEHIND_ALL: &str = "n";
+
 /// Which messages to list; what is `None` does not narrow.
 #[derive(Clone, Debug, Default)]
 pub struct MessageFilter {
@@ -444,14 +447,18 @@ impl Storage {
     /// [`StorageError`].
     pub async fn list_messages(&self, filter: &MessageFilter) -> Result<Vec<MessageHistory>, StorageError> {
         let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
-        let args = args![
-            text(filter.peer.as_deref()),
+        let mut args = args![
             text(filter.channel.as_ref().map(ChannelId::as_str)),
             text(filter.state.as_deref()),
-            text(filter.before.as_ref().map(MessageId::as_str)),
+            filter.before.as_ref().map_or(BEHIND_ALL, MessageId::as_str),
             i64::from(filter.limit),
         ];
-        self.db.rows(sql::MESSAGES_LIST, args).await?.iter().map(read).collect()
+        let mut statement = sql::MESSAGES_LIST;
+        if let Some(peer) = &filter.peer {
+            statement = sql::MESSAGES_OF_PEER;
+            args.extend(args![peer.as_str()]);
+        }
+        self.db.rows(statement, args).await?.iter().map(read).collect()
     }
 
     /// Every try of a message, oldest first.

@@ -49,7 +49,7 @@ impl Sealer {
     }
 
     /// Seals a text that will live at `place` (`table.column:row`).
-    pub(super) fn seal(&self, place: &str, text: &str) -> Result<String, StorageError> {
+    pub fn seal(&self, place: &str, text: &str) -> Result<String, StorageError> {
         let (id, cipher) = self.keys.first().ok_or_else(|| StorageError::Config("no master key".to_owned()))?;
         let nonce = Nonce::generate();
         let payload = Payload { msg: text.as_bytes(), aad: place.as_bytes() };

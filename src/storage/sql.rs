@@ -221,7 +221,8 @@ statements! {
     JOBS_OF_QUEUE = "SELECT COUNT(*) AS n FROM jobs WHERE queue = $1 AND state <> 'dead'";
     /// Messages taken over before `$2` whose send has not begun, for clearing a channel's queue.
     SENDS_WAITING = "SELECT j.subject FROM jobs j JOIN messages m ON m.id = j.subject
-        WHERE j.queue = $1 AND j.kind = 'send' AND j.state = 'ready' AND m.state = 'queued' AND m.created_ms < $2
+        WHERE j.queue = $1 AND j.state <> 'dead' AND j.kind = 'send' AND j.state = 'ready' AND m.state = 'queued'
+          AND m.created_ms < $2
         ORDER BY j.seq LIMIT $3";
 
     /// Messages of a queue whose deadline is over and whose send has not begun.
@@ -264,10 +265,13 @@ statements! {
         vendor_code = NULL, failed_ms = NULL, silence = '', silent_ms = NULL, changed_ms = $2
         WHERE id = $1 AND state IN ('queued', 'failed', 'undecided') AND sent_ms IS NULL AND delivered_ms IS NULL
           AND read_ms IS NULL AND EXISTS (SELECT 1 FROM jobs j WHERE j.id = 'send:' || messages.id AND j.state = 'dead')";
-    /// History, newest first. Empty text and zero mean "any".
+    /// History, newest first, those before the id `$3`. Empty text is "any".
     MESSAGES_LIST = concat!("SELECT ", message_columns!(), ", m.inbound FROM messages m
-        WHERE ($1 = '' OR m.peer = $1) AND ($2 = '' OR m.channel_id = $2) AND ($3 = '' OR m.state = $3)
-          AND ($4 = '' OR m.id < $4) ORDER BY m.id DESC LIMIT $5");
+        WHERE ($1 = '' OR m.channel_id = $1) AND ($2 = '' OR m.state = $2) AND m.id < $3 ORDER BY m.id DESC LIMIT $4");
+    /// The same of one person.
+    MESSAGES_OF_PEER = concat!("SELECT ", message_columns!(), ", m.inbound FROM messages m
+        WHERE ($1 = '' OR m.channel_id = $1) AND ($2 = '' OR m.state = $2) AND m.id < $3 AND m.peer = $5
+        ORDER BY m.id DESC LIMIT $4");
     /// Attempts of one message.
     ATTEMPTS_OF_MESSAGE = "SELECT at_ms, duration_ms, outcome, failure_class, vendor_code, raw FROM attempts
         WHERE message_id = $1 ORDER BY id LIMIT 200";
@@ -280,8 +284,11 @@ statements! {
     // --- every state ends ---------------------------------------------------------------------------------------
     /// The oldest living worker: the one that watches, so that replicas do not all do the same.
     WORKER_FIRST = "SELECT MIN(id) AS first FROM workers WHERE lease_until_ms >= $1";
-    /// Providers that channels have.
-    CHANNEL_PROVIDERS = "SELECT DISTINCT provider FROM channels";
+    /// Providers that channels have: from one word of the index to the next, however many channels have it.
+    CHANNEL_PROVIDERS = "WITH RECURSIVE known(provider) AS (SELECT MIN(provider) FROM channels
+            UNION ALL SELECT (SELECT MIN(c.provider) FROM channels c WHERE c.provider > known.provider) FROM known
+            WHERE known.provider IS NOT NULL)
+        SELECT provider FROM known WHERE provider IS NOT NULL";
     /// Since when the message has waited that has been longest in its state, by state.
     MESSAGES_OLDEST_OPEN = "SELECT state, MIN(changed_ms) AS oldest FROM messages
         WHERE state IN ('queued', 'undecided', 'accepted', 'sent') AND silence <> 'closed' GROUP BY state";
@@ -289,8 +296,8 @@ statements! {
     // --- lines and channels -------------------------------------------------------------------------------------
     /// A new line.
     LINE_ADD = "INSERT INTO lines (id, name, created_ms) VALUES ($1, $2, $3)";
-    /// All lines.
-    LINES = "SELECT id, name, settings FROM lines ORDER BY id";
+    /// Lines behind `$1`, oldest first.
+    LINES = "SELECT id, name, settings FROM lines WHERE id > $1 ORDER BY id LIMIT $2";
     /// One line.
     LINE_GET = "SELECT id, name, settings FROM lines WHERE id = $1";
     /// What holds for a line's messages.
@@ -298,8 +305,11 @@ statements! {
     /// A new channel.
     CHANNEL_ADD = "INSERT INTO channels (id, line_id, provider, name, credentials, settings, state, state_reason,
             created_ms, changed_ms) VALUES ($1, $2, $3, $4, $5, $6, 'active', '', $7, $7)";
-    /// All channels.
-    CHANNELS = "SELECT id, line_id, provider, name, credentials, settings, state, state_reason, echo_ms, ramp FROM channels ORDER BY id";
+    /// Channels behind `$1`, oldest first.
+    CHANNELS = "SELECT id, line_id, provider, name, credentials, settings, state, state_reason, echo_ms, ramp FROM channels
+        WHERE id > $1 ORDER BY id LIMIT $2";
+    /// How many are paused.
+    CHANNELS_PAUSED = "SELECT COUNT(*) AS n FROM channels WHERE state = 'paused'";
     /// One channel.
     CHANNEL_GET = "SELECT id, line_id, provider, name, credentials, settings, state, state_reason, echo_ms, ramp FROM channels
         WHERE id = $1";
@@ -358,7 +368,7 @@ statements! {
     /// Deletes the jobs of a queue.
     CLEAN_JOBS_OF_QUEUE = "DELETE FROM jobs WHERE queue = $1";
     /// Deletes the sends of a portal's messages.
-    CLEAN_SENDS = "DELETE FROM jobs WHERE kind = 'send' AND subject IN (SELECT m.id FROM messages m
+    CLEAN_SENDS = "DELETE FROM jobs WHERE id IN (SELECT 'send:' || m.id FROM messages m
         JOIN commands c ON c.id = m.command_id WHERE c.portal_id = $1)";
     /// Deletes what was noted of sending a portal's messages.
     CLEAN_ATTEMPTS = "DELETE FROM attempts WHERE message_id IN (SELECT m.id FROM messages m
@@ -564,14 +574,14 @@ batches! {
 
     // --- every state ends ---------------------------------------------------------------------------------------
     /// Messages that have been in a state since `before_ms` or longer, the oldest of each portal, no more of one portal
-    /// than one batch to it carries. The conditions of the index `messages_open` are repeated word by word.
+    /// than one batch to it carries. The conditions of the index `messages_open` are repeated word by word. CROSS JOIN
+    /// holds SQLite to this order, which asks once per lookout and not once per channel.
     MESSAGES_WATCHED["ttti"] = "WITH v(provider, state, silence, before_ms) AS (VALUES {rows}),
             due AS (SELECT m.id, m.channel_id, m.peer, m.state, m.silence, m.changed_ms,
                 ROW_NUMBER() OVER (PARTITION BY m.portal_id, m.state ORDER BY m.changed_ms, m.id) AS place
-            FROM v JOIN channels c ON c.provider = v.provider
-            JOIN messages m ON m.channel_id = c.id AND m.state = v.state AND m.silence = v.silence
-                AND m.changed_ms <= v.before_ms
-            WHERE m.state IN ('queued', 'undecided', 'accepted', 'sent') AND m.silence <> 'closed')
+            FROM v CROSS JOIN messages m CROSS JOIN channels c
+            WHERE m.state = v.state AND m.silence = v.silence AND m.changed_ms <= v.before_ms
+                AND c.id = m.channel_id AND c.provider = v.provider AND m.state IN ('queued', 'undecided', 'accepted', 'sent') AND m.silence <> 'closed')
         SELECT id, channel_id, peer, state, silence, changed_ms FROM due WHERE place <= 50
         ORDER BY changed_ms, id LIMIT 500";
     /// What is said of silent messages, unless they have moved or it is said already.

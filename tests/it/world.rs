@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 pub(crate) const DEAL: i64 = 2;
 pub(crate) const LEAD: i64 = 1;
 const ADMIN_TOKEN: &str = "admin-token-of-the-tests";
-const MASTER_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+pub(crate) const MASTER_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 /// Longest wait for anything that should happen.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 

@@ -217,9 +217,7 @@ pub(super) async fn create(
 pub(super) async fn list(_: Admin, state: Data<State>, page: Query<PageQuery>) -> Result<impl Responder, Problem> {
     let limit = limit_of(page.limit)?;
     let after = cursor_of(page.cursor.as_deref(), ChannelId::parse)?;
-    // Channels are what administrators make by hand: all of them are few.
-    let mut channels = state.storage.channels().await?;
-    channels.retain(|channel| after.as_ref().is_none_or(|after| channel.id > *after));
+    let channels = state.storage.channels(after.as_ref(), limit + 1).await?;
     Ok(Json(Page::of(channels, limit, |channel| channel.id.to_string(), |channel| view(&state, &channel))))
 }
 

@@ -270,6 +270,6 @@ mod promises {
         world.storage.set_line_settings(&line.id, &settings).await.unwrap();
         assert_eq!(world.storage.lines_of_portal(&portal).await.unwrap()[0].settings, settings);
         assert_eq!(world.storage.find_line(&line.id).await.unwrap().unwrap().settings, settings);
-        assert_eq!(world.storage.lines().await.unwrap()[0].settings, settings);
+        assert_eq!(world.storage.lines(None, 1).await.unwrap()[0].settings, settings);
     }
 }
