@@ -141,6 +141,8 @@ fn answer(ask: &Ask<'_>, target: &'static str, rest: &[&str]) -> Response {
             hal(json!({"id": ask.cell.id, "name": state.subdomain, "subdomain": state.subdomain,
                 "current_user_id": 2_718_281, "country": country}))
         }
+        // Before the entities: `notes` is no id.
+        (_, ["leads" | "contacts" | "companies" | "customers", .., "notes"]) => notes::route(ask, target, rest),
         ("GET", [kind @ ("leads" | "contacts")]) => entities(ask, target, kind),
         ("GET", [kind @ ("leads" | "contacts"), id]) => match entity(ask, kind, id) {
             Some(found) => hal(found),
@@ -149,7 +151,6 @@ fn answer(ask: &Ask<'_>, target: &'static str, rest: &[&str]) -> Response {
         },
         ("PATCH", [kind @ ("leads" | "contacts"), id]) => patch(ask, target, kind, id),
         ("PATCH", [kind @ ("leads" | "contacts")]) => patch_many(ask, target, kind),
-        (_, ["leads" | "contacts" | "companies" | "customers", .., "notes"]) => notes::route(ask, target, rest),
         ("POST", [kind @ ("salesbot" | "marketingbot"), bot, "continue", id]) => {
             salesbot::go_on(ask, target, kind, bot, id)
         }
