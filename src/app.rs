@@ -14,6 +14,7 @@ use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, Span};
+use crate::crm::amocrm::{AmoKeys, Amocrm, Settings as AmoSettings};
 use crate::crm::bitrix24::{AppKeys, Bitrix24, Settings as BitrixSettings};
 use crate::crm::{Crm, TokenStore};
 use crate::domain::ids::IdSource;
@@ -204,8 +205,11 @@ impl App {
         settle_past(&storage).await?;
         let outbound = Arc::new(Outbound::new(config.network.allow_private.clone()).map_err(AppError::Setup)?);
         let bitrix24 = Arc::new(bitrix24(&config, &outbound, &storage, &clock)?);
-        let crms: HashMap<CrmKind, Arc<dyn Crm>> =
-            HashMap::from([(CrmKind::Bitrix24, Arc::clone(&bitrix24) as Arc<dyn Crm>)]);
+        let amocrm = Arc::new(amocrm(&config, &outbound, &storage, &clock)?);
+        let crms: HashMap<CrmKind, Arc<dyn Crm>> = HashMap::from([
+            (CrmKind::Bitrix24, Arc::clone(&bitrix24) as Arc<dyn Crm>),
+            (CrmKind::Amocrm, Arc::clone(&amocrm) as Arc<dyn Crm>),
+        ]);
         let pipeline = Pipeline::new(Parts {
             storage: Arc::clone(&storage),
             crms,
@@ -219,6 +223,7 @@ impl App {
             pipeline: Arc::clone(&pipeline),
             storage: Arc::clone(&storage),
             bitrix24,
+            amocrm,
             clock,
             ids,
             public_url: config.server.public_url.clone(),
@@ -419,6 +424,30 @@ fn bitrix24(
     Bitrix24::new(Arc::clone(outbound), store, Arc::clone(clock), settings).map_err(AppError::Setup)
 }
 
+fn amocrm(
+    config: &Config,
+    outbound: &Arc<Outbound>,
+    storage: &Arc<Storage>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Amocrm, AppError> {
+    let section = &config.amocrm;
+    let apps = section.apps.iter().map(|(name, app)| {
+        let secrets = [&app.client_secret, &app.previous_client_secret].into_iter().flatten().cloned().collect();
+        (name.clone(), AmoKeys { client_id: app.client_id.clone(), secrets })
+    });
+    let settings = AmoSettings {
+        apps: apps.collect(),
+        account_url: section.account_url.clone(),
+        account_hosts: section.account_hosts.clone(),
+        public_url: config.server.public_url.clone(),
+        requests_per_second: section.requests_per_second,
+        mask_phones: config.comments.mask_phones,
+        time_zone: config.comments.time_zone.clone(),
+    };
+    let store = Arc::clone(storage) as Arc<dyn TokenStore>;
+    Amocrm::new(Arc::clone(outbound), store, Arc::clone(clock), settings).map_err(AppError::Setup)
+}
+
 fn providers(config: &Config, outbound: &Arc<Outbound>) -> HashMap<&'static str, Arc<dyn Provider>> {
     REGISTRY
         .iter()
@@ -461,6 +490,8 @@ pub struct Probe {
     pub storage: Arc<Storage>,
     /// Bitrix24.
     pub bitrix24: Bitrix24,
+    /// amoCRM.
+    pub amocrm: Amocrm,
     /// Providers by registry id.
     pub providers: HashMap<&'static str, Arc<dyn Provider>>,
 }
@@ -481,7 +512,8 @@ impl Probe {
         let ids: Arc<dyn IdSource> = Arc::new(Ulids::new(Arc::clone(&clock)));
         let storage = Arc::new(Storage::new(db, sealer, ids, Arc::clone(&clock), Arc::new(handle), options));
         let bitrix24 = bitrix24(config, outbound, &storage, &clock)?;
-        Ok(Self { storage, bitrix24, providers: providers(config, outbound) })
+        let amocrm = amocrm(config, outbound, &storage, &clock)?;
+        Ok(Self { storage, bitrix24, amocrm, providers: providers(config, outbound) })
     }
 }
 

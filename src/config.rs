@@ -11,8 +11,9 @@ use config::{File, FileFormat};
 
 pub use duration::Span;
 pub use sections::{
-    Bitrix24App, Bitrix24Section, CommentsSection, DatabaseSection, DeliverySection, LogFormat, LogSection,
-    NetworkSection, PhonesSection, ProviderSection, RetentionSection, SecuritySection, ServerSection,
+    AmocrmApp, AmocrmSection, Bitrix24App, Bitrix24Section, CommentsSection, DatabaseSection, DeliverySection,
+    LogFormat, LogSection, NetworkSection, PhonesSection, ProviderSection, RetentionSection, SecuritySection,
+    ServerSection,
 };
 
 use serde::Deserialize;
@@ -31,6 +32,8 @@ pub struct Config {
     pub network: NetworkSection,
     /// Bitrix24.
     pub bitrix24: Bitrix24Section,
+    /// amoCRM.
+    pub amocrm: AmocrmSection,
     /// Card comments.
     pub comments: CommentsSection,
     /// Phone numbers.
@@ -85,6 +88,7 @@ impl Config {
         self.database.resolve()?;
         self.security.resolve()?;
         self.bitrix24.resolve()?;
+        self.amocrm.resolve()?;
         self.comments.validate()?;
         self.phones.validate()?;
         self.delivery.validate()?;
@@ -106,7 +110,8 @@ impl Config {
     /// [`ConfigError`] naming the key and what to do.
     pub fn fit_to_serve(&self) -> Result<(), ConfigError> {
         self.security.fit_to_serve()?;
-        self.bitrix24.fit_to_serve()
+        self.bitrix24.fit_to_serve()?;
+        self.amocrm.fit_to_serve()
     }
 
     /// The settings in force as TOML, secrets masked; for people.
@@ -217,6 +222,10 @@ mod tests {
             ("[providers.smoke_signal]\nbase_url = 'https://x.example'", "smoke_signal"),
             ("[bitrix24]\noauth_hosts = ['oauth.bitrix.info']", "oauth_hosts"),
             ("[network]\nallow_private = ['everything']", "allow_private"),
+            ("[amocrm]\naccount_url = 'acme.amocrm.ru'", "amocrm.account_url"),
+            ("[amocrm]\naccount_hosts = []", "amocrm.account_hosts"),
+            ("[amocrm]\nrequests_per_second = 50", "amocrm.requests_per_second"),
+            ("[amocrm.apps.main]\nclient_id = ''\nclient_secret = 's'", "amocrm.apps.main.client_id"),
             ("[security]\nmaster_key = 'c2hvcnQ='", "security.master_key"),
             ("[security]\nmaster_key = 'not base64'", "security.master_key"),
             ("[security]\nprevious_keys = ['c2hvcnQ=']", "security.previous_keys"),
@@ -244,6 +253,7 @@ mod tests {
             ("[security]\nmaster_key = ''".to_owned(), "security.master_key"),
             (format!("{KEY}[bitrix24.apps.a]\nclient_id = 'x'"), "bitrix24.apps.a.client_secret"),
             (format!("{KEY}[bitrix24.apps.a]\nclient_id = 'x'\nclient_secret = ''"), "bitrix24.apps.a.client_secret"),
+            (format!("{KEY}[amocrm.apps.a]\nclient_id = 'x'"), "amocrm.apps.a.client_secret"),
         ] {
             let error = load(&file, &[]).unwrap().fit_to_serve().unwrap_err().to_string();
             assert!(error.contains(word), "{file}: {error}");

@@ -3,15 +3,22 @@
 //!
 //! Invariant: nothing below `crm/` sees the storage or a provider.
 
+pub mod amocrm;
+pub mod asked;
 pub mod bitrix24;
+mod comments;
+mod results;
+mod tokens;
 
 use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::domain::effect::{Applied, CardPerson, CrmEffect, CrmError, RecipientQuery};
+use crate::domain::effect::{Applied, CardPerson, CrmEffect, CrmError, PortalTrouble, Reach, RecipientQuery};
 use crate::domain::ids::PortalId;
+use crate::domain::outcome::FailureClass;
 use crate::domain::portal::{CrmKind, Portal};
+use crate::domain::text::excerpt;
 use crate::domain::time::{Millis, Timestamp};
 
 /// What is fixed about a CRM.
@@ -23,6 +30,9 @@ pub struct CrmSpec {
     pub batch_max: usize,
     /// A reply given sooner after the command than this may find nobody waiting.
     pub reply_not_before: Millis,
+    /// A reply that came too early is lost without a word, so it is given once more. Where the CRM says that nobody
+    /// waited, there is nothing to repeat.
+    pub loses_replies: bool,
 }
 
 /// What a CRM's limits say about the next call; asked by the scheduler before it starts one.
@@ -110,4 +120,26 @@ pub trait TokenStore: Send + Sync {
     /// Remembers the fingerprint of one registration; `None` forgets it.
     async fn save_registration(&self, portal: &PortalId, key: &str, fingerprint: Option<&str>)
     -> Result<(), StoreDown>;
+}
+
+/// An error of ours that is nobody's answer.
+fn own(class: FailureClass, trouble: PortalTrouble, code: &str, text: impl Into<String>) -> CrmError {
+    let text = shorten(&text.into());
+    CrmError { class, portal: trouble, code: code.to_owned(), text, retry_after: None, reach: Reach::Entry }
+}
+
+/// The store did not answer; nothing was sent.
+fn store_down(error: StoreDown) -> CrmError {
+    own(FailureClass::Unavailable, PortalTrouble::None, "store_down", error.0)
+}
+
+/// No living token is left.
+fn needs_auth() -> CrmError {
+    let text = "no living tokens; an administrator has to open the application in the portal";
+    own(FailureClass::Misconfigured, PortalTrouble::NeedsAuth, "no_tokens", text)
+}
+
+/// A CRM's wording on one line and short enough for a journal.
+fn shorten(text: &str) -> String {
+    excerpt(text, 200)
 }

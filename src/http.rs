@@ -1,6 +1,7 @@
 //! The outside of the service: routes, proofs, refusals. Handlers are thin: read, check, call one step, answer.
 
 pub mod admin;
+pub mod amocrm;
 pub mod api;
 pub mod bitrix24;
 pub mod health;
@@ -22,6 +23,7 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use self::problem::Problem;
+use crate::crm::amocrm::Amocrm;
 use crate::crm::bitrix24::Bitrix24;
 use crate::domain::ids::IdSource;
 use crate::domain::time::Clock;
@@ -37,6 +39,8 @@ pub struct State {
     pub storage: Arc<Storage>,
     /// The Bitrix24 adapter, for pages and proofs.
     pub bitrix24: Arc<Bitrix24>,
+    /// The amoCRM adapter, for proofs.
+    pub amocrm: Arc<Amocrm>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Fresh ids.
@@ -115,6 +119,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .route(web::post().to(webhooks::receive)),
         )
         .configure(bitrix24::routes)
+        .configure(amocrm::routes)
         .configure(api::routes)
         .configure(crate::ui::assets)
         .default_service(web::to(|| async { Problem::NotFound(String::new()).error_response() }));

@@ -41,6 +41,8 @@ pub enum Method {
     Get,
     /// POST.
     Post,
+    /// PATCH.
+    Patch,
     /// DELETE.
     Delete,
 }
@@ -64,6 +66,8 @@ pub struct Call {
     pub url: String,
     /// `Authorization: Bearer`, if any.
     pub bearer: Option<String>,
+    /// More headers. Their values are never logged: they may be secret.
+    pub headers: Vec<(&'static str, String)>,
     /// Body.
     pub body: Body,
     /// Longest time from the first byte sent to the last byte read.
@@ -74,7 +78,14 @@ impl Call {
     /// A GET without body, 15 s.
     #[must_use]
     pub fn get(url: impl Into<String>) -> Self {
-        Self { method: Method::Get, url: url.into(), bearer: None, body: Body::Empty, timeout: Duration::from_secs(15) }
+        Self {
+            method: Method::Get,
+            url: url.into(),
+            bearer: None,
+            headers: Vec::new(),
+            body: Body::Empty,
+            timeout: Duration::from_secs(15),
+        }
     }
 
     /// A POST of a JSON document, 30 s.
@@ -84,6 +95,7 @@ impl Call {
             method: Method::Post,
             url: url.into(),
             bearer: None,
+            headers: Vec::new(),
             body: Body::Json(document),
             timeout: Duration::from_secs(30),
         }
@@ -96,6 +108,7 @@ impl Call {
             method: Method::Post,
             url: url.into(),
             bearer: None,
+            headers: Vec::new(),
             body: Body::Form(form),
             timeout: Duration::from_secs(15),
         }
@@ -105,6 +118,13 @@ impl Call {
     #[must_use]
     pub fn bearer(mut self, token: &str) -> Self {
         self.bearer = Some(token.to_owned());
+        self
+    }
+
+    /// With one more header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
         self
     }
 
@@ -194,6 +214,7 @@ impl Outbound {
         let method = match call.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
+            Method::Patch => reqwest::Method::PATCH,
             Method::Delete => reqwest::Method::DELETE,
         };
         let mut request = self.client.request(method, url).timeout(call.timeout);
@@ -202,6 +223,12 @@ impl Outbound {
                 .map_err(|e| CallError::Refused(format!("token cannot be a header: {e}")))?;
             value.set_sensitive(true);
             request = request.header(HeaderName::from_static("authorization"), value);
+        }
+        for (name, value) in &call.headers {
+            let mut value = HeaderValue::from_str(value)
+                .map_err(|e| CallError::Refused(format!("{name} cannot be a header: {e}")))?;
+            value.set_sensitive(true);
+            request = request.header(*name, value);
         }
         let gate = Gate { pass: lease::current(), withheld: Arc::default() };
         request = match call.body {

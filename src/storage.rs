@@ -9,6 +9,7 @@
 //! contract suite runs on both (`docs/adr/0001`).
 
 pub mod accept;
+pub mod authorizations;
 pub mod backup;
 pub mod channels;
 pub mod commands;

@@ -5,10 +5,12 @@
 //! they were added: delays add up, and the first other action that fires decides.
 //!
 //! Targets of incoming calls: `oauth.token`, `oauth.app.info`, `rest.<method>` (`rest.batch` for a whole batch),
-//! `graph.messages`, `graph.phone`, `graph.templates`, `graph.debug_token`, `graph.subscribed_apps`, `graph.media`.
-//! Targets of calls that the sandbox makes: `robot.callback`, `event.<NAME>`, `webhook.statuses`, `webhook.messages`,
+//! `graph.messages`, `graph.phone`, `graph.templates`, `graph.debug_token`, `graph.subscribed_apps`, `graph.media`,
+//! `amo.token`, `amo.subdomain`, `amo.account`, `amo.leads`, `amo.contacts`, `amo.notes.add`, `amo.notes.change`,
+//! `amo.notes.list`, `amo.continue`.
+//! Targets of calls that the sandbox makes: `amo.bot`, `robot.callback`, `event.<NAME>`, `webhook.statuses`, `webhook.messages`,
 //! `webhook.<field>`. Targets of connections, where nobody knows yet what is asked: `wire.graph`, `wire.portal`,
-//! `wire.oauth`. A target also matches every target below it (`rest` matches `rest.batch`), and `*` matches any text.
+//! `wire.oauth`, `wire.amo`. A target also matches every target below it (`rest` matches `rest.batch`), and `*` matches any text.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! Simulated Bitrix24 and WhatsApp Cloud API: strict, fast, and able to misbehave on purpose.
+//! Simulated Bitrix24, amoCRM and WhatsApp Cloud API: strict, fast, and able to misbehave on purpose.
 //!
 //! The sandbox is the outside world of the connector: the place where tests, the demo and bug reports run. It is written
 //! from the protocol documents alone and shares no type with the service, so that a misspelt field is never wrong on both
@@ -8,6 +8,7 @@
 //! |---|---|
 //! | OAuth | Bitrix24's authorization server: `/oauth/token/`, `/rest/app.info` |
 //! | one per portal | a portal: `/rest/…`, the frame host page `/frame`, `/oauth/authorize/` |
+//! | amoCRM | every account (`/{subdomain}/…`): OAuth, REST v4, Salesbot |
 //! | Graph | WhatsApp Cloud API: sending, numbers, templates, media, subscriptions, tokens |
 //! | control | a page to play with (`/`), and a JSON API for everything that [`Sandbox`] can do, with a change feed |
 //!
@@ -23,6 +24,9 @@
 //!   limit, renamed and deleted portals, maintenance pages; `event.*`, `placement.*`, `bizproc.*`, CRM reading and
 //!   writing, timeline comments and log messages, users; robots on stages, callbacks, waiting workflows and their
 //!   results; CRM events.
+//! * amoCRM: codes, one-shot refresh tokens, long-lived tokens, renamed accounts, the signed word of a removal; account,
+//!   leads, contacts and notes with their refusals; 7 requests a second, 429, and the page that shuts an address out; bots
+//!   that call a handler (HS512, form or JSON), park, and go on once.
 //! * WhatsApp: strict validation of every simulated message type, templates with parameters, throughput and pair limits,
 //!   the 24-hour window, statuses with pricing and opaque data, phones that are off, blocked, absent or secretive,
 //!   inbound messages, reactions, media by id and by link, webhook signature, challenge and retries.
@@ -40,6 +44,7 @@
 //! There is one clock. [`Sandbox::advance`] moves it: tokens expire, windows close, workflows time out, retries fall due.
 //! Tests wait with [`Sandbox::until`] and [`Sandbox::settled`], not by sleeping.
 
+mod amocrm;
 mod bitrix24;
 mod clock;
 mod control;
@@ -53,6 +58,9 @@ mod sandbox;
 mod whatsapp;
 mod world;
 
+pub use amocrm::{
+    AccountSpec, AmoAccount, AmoInstall, AmoNote, AmoOptions, BotCall, BotRun, BotState, IntegrationSpec,
+};
 pub use bitrix24::{
     AppSpec, Automation, InstallView, ItemSpec, ItemView, KanbanCard, KanbanColumn, MethodConfirm, Multi, Note,
     OAuthOptions, OperatingLimit, Page, PageRequest, Portal, PortalLimits, PortalSpec, RobotKind, RobotRun, RobotState,

@@ -6,6 +6,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    amocrm::{AccountSpec, AmoAccount, AmoOptions, IntegrationSpec},
     bitrix24::{AppSpec, OAuthOptions, Portal, PortalSpec},
     clock::Millis,
     courier::CourierKnobs,
@@ -23,6 +24,8 @@ pub struct Options {
     pub oauth_port: u16,
     /// Port of the Graph server; 0 = any.
     pub graph_port: u16,
+    /// Port of amoCRM; 0 = any.
+    pub amo_port: u16,
     /// Port of the control API; 0 = any.
     pub control_port: u16,
     /// Seed of ids and random choices; absent = different at every start.
@@ -40,6 +43,7 @@ impl Default for Options {
         Self {
             oauth_port: 0,
             graph_port: 0,
+            amo_port: 0,
             control_port: 0,
             seed: None,
             calls_kept: 20_000,
@@ -58,6 +62,8 @@ pub struct Addresses {
     pub oauth: String,
     /// `server_endpoint` that portals tell.
     pub server_endpoint: String,
+    /// `account_url` of the service for amoCRM.
+    pub amocrm: String,
     /// Base of the Graph API; `base_url` of the service.
     pub graph: String,
 }
@@ -94,6 +100,7 @@ impl Sandbox {
             control: format!("http://127.0.0.1:{}", self.control_port),
             oauth: format!("http://{}", self.world.bitrix.oauth_host()),
             server_endpoint: self.world.bitrix.server_endpoint(),
+            amocrm: self.world.amo.account_url(),
             graph: self.world.graph.base_url(),
         }
     }
@@ -153,6 +160,36 @@ impl Sandbox {
         let mut knobs = self.world.bitrix.queue.knobs();
         change(&mut knobs);
         self.world.bitrix.queue.set_knobs(&self.world, knobs);
+    }
+
+    // amoCRM -------------------------------------------------------------------------------------------------------
+
+    /// Registers an integration; missing ids and secret are made up.
+    pub fn add_integration(&self, spec: IntegrationSpec) -> IntegrationSpec {
+        (*self.world.amo.add_integration(&self.world, spec)).clone()
+    }
+
+    /// Creates an account.
+    pub fn add_account(&self, spec: AccountSpec) -> anyhow::Result<AmoAccount> {
+        let cell = self.world.amo.add_account(&self.world, spec)?;
+        Ok(AmoAccount { world: self.world.clone(), cell })
+    }
+
+    /// Changes how amoCRM behaves.
+    pub fn set_amo(&self, change: impl FnOnce(&mut AmoOptions)) {
+        change(&mut self.world.amo.options.write());
+    }
+
+    /// Shuts our address out, or lets it in again (§6.2); forgets what was counted.
+    pub fn set_amo_shut(&self, shut: bool) {
+        self.world.amo.set_shut(shut);
+    }
+
+    /// Knobs of what calls Salesbot handlers.
+    pub fn set_bot_knobs(&self, change: impl FnOnce(&mut CourierKnobs)) {
+        let mut knobs = self.world.amo.courier.knobs();
+        change(&mut knobs);
+        self.world.amo.courier.set_knobs(&self.world, knobs);
     }
 
     // WhatsApp -----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    amocrm::Amo,
     bitrix24::Bitrix,
     clock::{Clock, Millis, Pending, Timetable},
     faults::{Action, FaultBook, Subject},
@@ -34,6 +35,7 @@ pub(crate) struct World {
     doors: Mutex<HashMap<u16, watch::Sender<bool>>>,
     pub(crate) bitrix: Bitrix,
     pub(crate) graph: Graph,
+    pub(crate) amo: Amo,
 }
 
 impl World {
@@ -46,10 +48,12 @@ impl World {
         let timetable = Arc::new(Timetable::new(clock.clone(), pending.clone()));
         let (oauth_listener, oauth_port) = bind(options.oauth_port).await.context("cannot bind the OAuth port")?;
         let (graph_listener, graph_port) = bind(options.graph_port).await.context("cannot bind the Graph port")?;
+        let (amo_listener, amo_port) = bind(options.amo_port).await.context("cannot bind the amoCRM port")?;
         let (control_listener, control_port) =
             bind(options.control_port).await.context("cannot bind the control port")?;
         let (bitrix, bitrix_queue) = Bitrix::new(oauth_port);
         let (graph, graph_queue) = Graph::new(graph_port, options);
+        let (amo, amo_queue) = Amo::new(amo_port);
         let world = Arc::new(Self {
             clock,
             timetable,
@@ -63,11 +67,15 @@ impl World {
             doors: Mutex::default(),
             bitrix,
             graph,
+            amo,
         });
         let senders = options.senders;
         world.tasks.spawn(world.timetable.clone().run(world.stop.clone()));
         world.tasks.spawn(world.bitrix.queue.clone().run(world.clone(), bitrix_queue, senders));
         world.tasks.spawn(world.graph.courier.clone().run(world.clone(), graph_queue, senders));
+        world.tasks.spawn(world.amo.courier.clone().run(world.clone(), amo_queue, senders));
+        world.amo.courier.set_knobs(&world, Amo::usual_knobs());
+        world.listen(amo_listener, Arc::new(crate::amocrm::Door(world.clone())));
         world.listen(oauth_listener, Arc::new(crate::bitrix24::oauth::Door(world.clone())));
         world.listen(graph_listener, Arc::new(crate::whatsapp::Door(world.clone())));
         world.listen(control_listener, Arc::new(crate::control::Door(world.clone())));

@@ -11,7 +11,7 @@ use crate::domain::channel::{Channel, ChannelState};
 use crate::domain::effect::PortalTrouble;
 use crate::domain::ids::PortalId;
 use crate::domain::job::JobState;
-use crate::domain::portal::{Portal, PortalState};
+use crate::domain::portal::{CrmKind, Portal, PortalState};
 use crate::domain::time::{Clock, Millis, Timestamp};
 use crate::outbound::{Call, Outbound};
 
@@ -20,6 +20,9 @@ const CLOCK_OFF_MAX: Millis = Millis::seconds(30);
 
 /// Channels or portals read at once.
 const PAGE: u32 = 200;
+
+/// Tokens of amoCRM that end sooner, in days, deserve a look.
+const TOKENS_END: i64 = 14;
 
 /// Collects findings and prints each at once.
 #[derive(Default)]
@@ -49,8 +52,8 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<bool> {
     if config.security.admin_token.is_none() {
         findings.warn("security.admin_token", "not set: the management API is off")?;
     }
-    if config.bitrix24.apps.is_empty() {
-        findings.warn("bitrix24.apps", "no application is configured: portals cannot install")?;
+    if config.bitrix24.apps.is_empty() && config.amocrm.apps.is_empty() {
+        findings.warn("bitrix24.apps, amocrm.apps", "no application is configured: portals cannot install")?;
     }
     if let Err(error) = config.fit_to_serve() {
         findings.bad("configuration", &error.to_string())?;
@@ -198,6 +201,37 @@ async fn portals(config: &Config, probe: &Probe, findings: &mut Findings) -> any
 
 /// Calls the portal once, with a method that changes nothing.
 async fn installed(config: &Config, probe: &Probe, portal: &Portal, findings: &mut Findings) -> anyhow::Result<()> {
+    match portal.crm {
+        CrmKind::Bitrix24 => installed_bitrix24(config, probe, portal, findings).await,
+        CrmKind::Amocrm => installed_amocrm(probe, portal, findings).await,
+    }
+}
+
+async fn installed_amocrm(probe: &Probe, portal: &Portal, findings: &mut Findings) -> anyhow::Result<()> {
+    if !probe.amocrm.has_app(&portal.app) {
+        let what = format!("connected by the integration `{0}`: configure amocrm.apps.{0} again", portal.app);
+        return findings.bad(&portal.domain, &what);
+    }
+    match probe.amocrm.look(portal).await {
+        Ok(Some(end)) => {
+            let days = end.since(SystemClock.now()).0 / Millis::hours(24).0;
+            let what = format!("answers; its tokens are good for {days} days if nobody renews them");
+            if days < TOKENS_END { findings.warn(&portal.domain, &what) } else { findings.good(&portal.domain, &what) }
+        }
+        Ok(None) => findings.warn(
+            &portal.domain,
+            "not asked: its access token has ended by its time; the service renews it with its next call",
+        ),
+        Err(error) => findings.bad(&portal.domain, &format!("{error}: {}", advice(error.portal))),
+    }
+}
+
+async fn installed_bitrix24(
+    config: &Config,
+    probe: &Probe,
+    portal: &Portal,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
     if !config.bitrix24.apps.contains_key(&portal.app) {
         let what = format!("installed with the application `{0}`: configure bitrix24.apps.{0} again", portal.app);
         return findings.bad(&portal.domain, &what);

@@ -10,11 +10,12 @@ use super::ConfigError;
 /// What our variables start with.
 const PREFIX: &str = "mostik__";
 /// Settings that are lists; in a variable, commas separate.
-const LISTS: [&str; 5] = [
+const LISTS: [&str; 6] = [
     "server.trusted_proxies",
     "security.previous_keys",
     "network.allow_private",
     "bitrix24.oauth_hosts",
+    "amocrm.account_hosts",
     "delivery.retry_schedule",
 ];
 

@@ -36,6 +36,14 @@ fn secret(key: &str, value: &mut Option<SecretString>, file: Option<&Path>) -> R
     }
 }
 
+/// An application's name is part of our routes.
+fn name_of_app(key: &str, name: &str) -> Result<(), ConfigError> {
+    if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+        return Ok(());
+    }
+    Err(wrong(key, format!("`{name}` is part of our routes: letters, digits, - and _")))
+}
+
 fn web_address(key: &str, text: &str) -> Result<(), ConfigError> {
     let parsed = url::Url::parse(text).map_err(|e| wrong(key, format!("`{text}` is no address ({e})")))?;
     if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
@@ -176,13 +184,7 @@ pub struct Bitrix24App {
 impl Bitrix24Section {
     pub(super) fn resolve(&mut self) -> Result<(), ConfigError> {
         for (name, app) in &mut self.apps {
-            let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-            if !plain {
-                return Err(wrong(
-                    "bitrix24.apps",
-                    format!("`{name}` is part of our routes: letters, digits, - and _"),
-                ));
-            }
+            name_of_app("bitrix24.apps", name)?;
             if app.client_id.trim().is_empty() {
                 return Err(wrong(
                     &format!("bitrix24.apps.{name}.client_id"),
@@ -211,6 +213,72 @@ impl Bitrix24Section {
             Some((name, _)) => Err(wrong(
                 &format!("bitrix24.apps.{name}.client_secret"),
                 "missing: Bitrix24 shows it with the application; without it no token can be renewed",
+            )),
+        }
+    }
+}
+
+/// `[amocrm]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AmocrmSection {
+    /// Integrations by the name used in our routes.
+    #[serde(default)]
+    pub apps: BTreeMap<String, AmocrmApp>,
+    /// Where accounts answer; `{subdomain}` stands for the account's.
+    pub account_url: String,
+    /// Domains under which accounts live.
+    pub account_hosts: Vec<String>,
+    /// Requests per second to one account, and to all together.
+    pub requests_per_second: u32,
+}
+
+/// `[amocrm.apps.<name>]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AmocrmApp {
+    /// UUID of the integration.
+    pub client_id: String,
+    /// Its secret; `serve` refuses to start without it.
+    pub client_secret: Option<SecretString>,
+    client_secret_file: Option<PathBuf>,
+    /// The secret before it was changed; what is signed with it is still believed.
+    pub previous_client_secret: Option<SecretString>,
+    previous_client_secret_file: Option<PathBuf>,
+}
+
+impl AmocrmSection {
+    pub(super) fn resolve(&mut self) -> Result<(), ConfigError> {
+        for (name, app) in &mut self.apps {
+            name_of_app("amocrm.apps", name)?;
+            let key = |field: &str| format!("amocrm.apps.{name}.{field}");
+            if app.client_id.trim().is_empty() {
+                return Err(wrong(&key("client_id"), "empty: amoCRM shows it with the integration"));
+            }
+            secret(&key("client_secret"), &mut app.client_secret, app.client_secret_file.as_deref())?;
+            let file = app.previous_client_secret_file.as_deref();
+            secret(&key("previous_client_secret"), &mut app.previous_client_secret, file)?;
+        }
+        web_address("amocrm.account_url", &self.account_url.replace("{subdomain}", "acme"))?;
+        if self.account_hosts.is_empty() {
+            return Err(wrong("amocrm.account_hosts", "at least one domain: without one no account can be told"));
+        }
+        if !(1..=7).contains(&self.requests_per_second) {
+            return Err(wrong(
+                "amocrm.requests_per_second",
+                "must be between 1 and 7, which is all that amoCRM allows",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Without the secret no step is proved and no token renewed.
+    pub(super) fn fit_to_serve(&self) -> Result<(), ConfigError> {
+        match self.apps.iter().find(|(_, app)| app.client_secret.is_none()) {
+            None => Ok(()),
+            Some((name, _)) => Err(wrong(
+                &format!("amocrm.apps.{name}.client_secret"),
+                "missing: amoCRM shows it with the integration; without it no step is proved and no token renewed",
             )),
         }
     }
@@ -412,6 +480,19 @@ pub(super) fn describe(config: &Config) -> String {
             (name.clone(), table(entry))
         })
         .collect();
+    let integrations: Table = config
+        .amocrm
+        .apps
+        .iter()
+        .map(|(name, app)| {
+            let entry = vec![
+                ("client_id", text(&app.client_id)),
+                ("client_secret", masked(&app.client_secret)),
+                ("previous_client_secret", masked(&app.previous_client_secret)),
+            ];
+            (name.clone(), table(entry))
+        })
+        .collect();
     let providers: Table = config
         .providers
         .iter()
@@ -452,6 +533,15 @@ pub(super) fn describe(config: &Config) -> String {
                 ("burst", Value::Integer(i64::from(config.bitrix24.burst))),
                 ("repeat_result", text(&config.bitrix24.repeat_result.to_string())),
                 ("apps", Value::Table(apps)),
+            ]),
+        ),
+        (
+            "amocrm",
+            table(vec![
+                ("account_url", text(&config.amocrm.account_url)),
+                ("account_hosts", list(config.amocrm.account_hosts.clone())),
+                ("requests_per_second", Value::Integer(i64::from(config.amocrm.requests_per_second))),
+                ("apps", Value::Table(integrations)),
             ]),
         ),
         (

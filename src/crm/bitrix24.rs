@@ -10,12 +10,10 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-mod auth;
 mod batch;
 mod cards;
 mod client;
 pub mod command;
-mod comments;
 mod effects;
 mod errors;
 mod install;
@@ -40,15 +38,15 @@ use moka::future::Cache;
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
-use self::auth::Tokens;
 use self::batch::BATCH_MAX;
 use self::client::Client;
-use self::comments::CommentStyle;
 pub use self::install::{Proof, ProveError, Who};
 use self::limits::Limits;
 pub use self::oauth::AppKeys;
 use self::oauth::OauthServer;
 pub use self::reconcile::Report;
+use crate::crm::comments::{CommentStyle, Markup};
+use crate::crm::tokens::{Refresher, Tokens};
 use crate::crm::{Budget, Crm, CrmSpec, TokenStore};
 use crate::domain::effect::{Applied, CardPerson, CrmEffect, CrmError, RecipientQuery};
 use crate::domain::ids::PortalId;
@@ -64,6 +62,7 @@ static SPEC: CrmSpec = CrmSpec {
     // The queue server is called from the hit that stores the workflow's state; sooner, nobody may be waiting yet
     // (protocol reference, section "Waiting", read 2026-11).
     reply_not_before: Millis::seconds(2),
+    loses_replies: true,
 };
 
 /// What the operator configures for Bitrix24.
@@ -121,10 +120,10 @@ impl Bitrix24 {
             settings.insecure_http,
         )?;
         let oauth = Arc::new(oauth);
-        let tokens = Tokens::new(Arc::clone(&oauth), Arc::clone(&store), Arc::clone(&clock));
+        let tokens = Tokens::new(Arc::clone(&oauth) as Arc<dyn Refresher>, Arc::clone(&store), Arc::clone(&clock));
         let limits = Limits::new(settings.requests_per_second, settings.burst);
         let client = Client::new(outbound, Arc::clone(&oauth), tokens, limits, Arc::clone(&clock));
-        let style = CommentStyle { mask: settings.mask_phones, zone };
+        let style = CommentStyle { markup: Markup::BbCode, mask: settings.mask_phones, zone };
         let (manifest, robots) = (manifests::bitrix24()?, crate::robots::load()?);
         let comparing = Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_secs(600)).build();
         Ok(Self { settings, store, clock, oauth, client, style, manifest, robots, comparing })

@@ -5,6 +5,7 @@
 //! answer a wrong method with 404 instead of 405.) Every call needs the
 //! administrator's bearer token, unknown paths included, so that nothing can be learnt without it.
 
+mod amocrm;
 mod body;
 mod channels;
 mod dead_letters;
@@ -63,7 +64,8 @@ table! {
     "/channels/{channel}/pause": post channels::pause;
     "/channels/{channel}/resume": post channels::resume;
     "/channels/{channel}/queue": delete channels::cancel;
-    "/portals": get portals::list;
+    "/portals": get portals::list, post amocrm::add;
+    "/amocrm/{app}/authorize": post amocrm::authorize;
     "/portals/{portal}/lines/{line}": put portals::bind, delete portals::unbind;
     "/messages": get messages::list, post messages::create;
     "/messages/{message}": get messages::get;

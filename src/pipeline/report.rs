@@ -229,6 +229,7 @@ async fn run_effects(
     let mut answers = answers.into_iter();
     let now = pipeline.clock.now();
     let took = now.since(began);
+    let loses_replies = crm.spec().loses_replies;
     Ok(jobs
         .iter()
         .zip(effects)
@@ -242,7 +243,7 @@ async fn run_effects(
                 Some(effect) => match answers.next() {
                     Some(Ok(applied)) => {
                         log_attempt(job, portal_id, None, took);
-                        succeeded(pipeline, job, revision, &effect, applied, now)
+                        succeeded(pipeline, job, revision, &effect, (applied, loses_replies), now)
                     }
                     Some(Err(error)) => {
                         log_attempt(job, portal_id, Some(&error), took);
@@ -292,7 +293,7 @@ fn succeeded(
     job: &Job,
     revision: i64,
     effect: &CrmEffect,
-    applied: Applied,
+    (applied, loses_replies): (Applied, bool),
     now: Timestamp,
 ) -> Ended {
     let mut ended = Ended::done(pipeline, job, revision);
@@ -305,7 +306,7 @@ fn succeeded(
         (CrmEffect::Reply(_), Applied::Comment(_) | Applied::Done) => {
             settlement.replied = job.command();
             let repeat = pipeline.settings.repeat_reply;
-            if repeat.0 > 0 && job.tries == 0 {
+            if loses_replies && repeat.0 > 0 && job.tries == 0 {
                 let due = now.plus(repeat);
                 let reason = Some(GIVEN.to_owned());
                 settlement.fate = Fate::Keep { state: JobState::Ready, due, tries: 1, reason };

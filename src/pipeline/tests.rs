@@ -63,7 +63,8 @@ struct FakeCrm {
     go_on: Notify,
 }
 
-static SPEC: CrmSpec = CrmSpec { kind: CrmKind::Bitrix24, batch_max: 50, reply_not_before: Millis(0) };
+static SPEC: CrmSpec =
+    CrmSpec { kind: CrmKind::Bitrix24, batch_max: 50, reply_not_before: Millis(0), loses_replies: true };
 
 impl FakeCrm {
     fn calls(&self) -> usize {

@@ -3,6 +3,7 @@
 //! SQLite runs in a temporary file. PostgreSQL runs when `TEST_DATABASE_URL` names a server (`tests/run` always does);
 //! every test gets a database of its own there.
 
+mod authorizations;
 mod backends;
 mod guards;
 mod model;

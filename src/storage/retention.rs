@@ -173,6 +173,7 @@ pub const TABLES: &[(&str, Growth)] = &[
     ("lines", Growth::Bounded("made by an administrator")),
     ("channels", Growth::Bounded("made by an administrator")),
     ("portal_lines", Growth::Bounded("made by an administrator")),
+    ("authorizations", Growth::Bounded("used up, or forgotten by the next one after an hour")),
     ("store_notes", Growth::Bounded("a handful of fixed keys")),
 ];
 

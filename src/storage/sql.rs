@@ -132,6 +132,14 @@ statements! {
     OLD_API_REQUESTS = "SELECT r.key, r.created_ms AS at_ms, CAST(CASE WHEN r.created_ms < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
         FROM api_requests r WHERE r.key > $1 ORDER BY r.key LIMIT $3";
 
+    // --- consent screens -----------------------------------------------------------------------------------------
+    /// Remembers a word.
+    AUTHORIZATION_ADD = "INSERT INTO authorizations (state, app, given_ms) VALUES ($1, $2, $3)";
+    /// Uses a word up, if it was given after `$3`.
+    AUTHORIZATION_USE = "DELETE FROM authorizations WHERE state = $1 AND app = $2 AND given_ms > $3";
+    /// Forgets words given at `$1` or before.
+    AUTHORIZATIONS_EXPIRE = "DELETE FROM authorizations WHERE given_ms <= $1";
+
     // --- what the store remembers about itself -------------------------------------------------------------------
     /// Makes a note unless it is there.
     NOTE_ADD = "INSERT INTO store_notes (key, value, changed_ms) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING";

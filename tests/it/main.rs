@@ -4,6 +4,8 @@
 //! API, and what the vendors were asked.
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod amocrm;
+mod amocrm_kill;
 mod api;
 mod arena;
 mod bad_input;

@@ -5,6 +5,7 @@
 //! thing) or 405. Unknown fields in bodies are errors. The API can open any address for whoever calls it, so it listens on
 //! loopback, under loopback names, and to pages of loopback only.
 
+mod amocrm;
 mod bitrix;
 mod observe;
 mod page;
@@ -128,6 +129,7 @@ async fn route(world: &Arc<World>, request: &Request) -> Outcome {
         ["control", "portals", rest @ ..] => bitrix::portals(&ask, rest).await,
         ["control", "apps", rest @ ..] => bitrix::apps(&ask, rest),
         ["control", "oauth"] => bitrix::oauth(&ask),
+        ["control", "amocrm", rest @ ..] => amocrm::route(&ask, rest).await,
         ["control", "numbers", rest @ ..] => whatsapp::numbers(&ask, rest).await,
         ["control", "phones", rest @ ..] => whatsapp::phones(&ask, rest),
         ["control", "ledger", rest @ ..] => whatsapp::ledger(&ask, rest),

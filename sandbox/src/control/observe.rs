@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Ask, Outcome, Refusal, done, good, not_allowed};
 use crate::{
+    amocrm::Amo,
     courier::{Courier, CourierKnobs},
     faults::Fault,
     http::{Body, Response},
@@ -23,6 +24,7 @@ pub(super) async fn route(ask: &Ask<'_>, rest: &[&str]) -> Outcome {
         ("GET", ["addresses"]) => good(&json!({
             "oauth": format!("http://{}", world.bitrix.oauth_host()),
             "server_endpoint": world.bitrix.server_endpoint(),
+            "amocrm": world.amo.account_url(),
             "graph": world.graph.base_url(),
         })),
         ("GET", ["clock"]) => good(&json!({"now_ms": world.now_ms(), "offset_ms": world.clock.offset_ms()})),
@@ -53,6 +55,7 @@ pub(super) async fn route(ask: &Ask<'_>, rest: &[&str]) -> Outcome {
         }
         (_, ["faults", rest @ ..]) => faults(ask, rest),
         (_, ["knobs", "queue", rest @ ..]) => knobs(ask, &world.bitrix.queue, rest),
+        (_, ["knobs", "bots", rest @ ..]) => knobs(ask, &world.amo.courier, rest),
         (_, ["knobs", "webhooks", rest @ ..]) => knobs(ask, &world.graph.courier, rest),
         _ => Err(Refusal::missing("route")),
     }
@@ -109,6 +112,7 @@ fn reset(world: &Arc<World>) {
     world.faults.clear();
     world.bitrix.queue.set_knobs(world, CourierKnobs::default());
     world.graph.courier.set_knobs(world, CourierKnobs::default());
+    world.amo.courier.set_knobs(world, Amo::usual_knobs());
     world.journal.clear();
 }
 

@@ -1,11 +1,14 @@
-//! The sandbox as clients of other makers see it (`tests/clients`): Bitrix24's SDKs, two WhatsApp libraries.
+//! The sandbox as clients of other makers see it (`tests/clients`): Bitrix24's SDKs, two WhatsApp libraries, a client
+//! of amoCRM.
 //!
 //! Whatever they read from an answer or a webhook is the vendor's form, not our idea of it. They are installed by
 //! `tests/tools/clients`; without them these tests fail.
 
 use std::{process::Stdio, time::Duration};
 
-use sandbox::{Inbound, PhoneTraits, PortalLimits, TemplateSpec, Violation, entity};
+use sandbox::{
+    AccountSpec, Inbound, IntegrationSpec, PhoneTraits, PortalLimits, Sandbox, TemplateSpec, Violation, entity,
+};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
@@ -152,6 +155,30 @@ async fn independent_parsers_read_what_is_sent_to_the_service() {
         "webhooks": webhooks,
     });
     run(&python, "parsers.py", &Value::Null, &given.to_string()).await;
+}
+
+#[tokio::test]
+async fn a_python_client_works_with_an_account_of_amocrm() {
+    let python = needed("CLIENTS_PYTHON");
+    let sandbox = Sandbox::start().await.unwrap();
+    let integration = sandbox.add_integration(IntegrationSpec {
+        redirect_uri: "https://connector.example/amocrm/main/oauth".into(),
+        ..IntegrationSpec::default()
+    });
+    let account = sandbox.add_account(AccountSpec::default()).unwrap();
+    let contact = account.add_contact("Анна Ким", &[("+7 905 111-22-33", "MOB")]);
+    let lead = account.add_lead("Заказ", &[contact]);
+    let given = json!({
+        "base_url": sandbox.addresses().amocrm.replace("{subdomain}", "acme"),
+        "client_id": integration.client_id,
+        "client_secret": integration.client_secret,
+        "redirect_uri": integration.redirect_uri,
+        "code": account.code(&integration.client_id),
+        "lead": lead,
+        "contact": contact,
+    });
+    run(&python, "amocrm.py", &Value::Null, &given.to_string()).await;
+    assert_eq!(account.notes(lead).len(), 1);
 }
 
 fn with_template(line: &Line) {

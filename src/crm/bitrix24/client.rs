@@ -7,12 +7,12 @@ use serde_json::Value;
 use tracing::Instrument;
 use url::Url;
 
-use super::auth::Tokens;
 use super::batch::Batch;
 use super::errors::{Cure, Fault, Place, Wait, own, read_answer};
 use super::limits::Limits;
-use super::oauth::{OauthServer, same_origin};
+use super::oauth::{OauthServer, place_of, same_origin};
 use crate::crm::TokenPair;
+use crate::crm::tokens::Tokens;
 use crate::domain::effect::{CrmError, PortalTrouble};
 use crate::domain::outcome::FailureClass;
 use crate::domain::portal::Portal;
@@ -185,7 +185,9 @@ impl Client {
             tracing::warn!(portal.id = %portal.id, crm = "bitrix24", "redirect to an unproved place refused");
             return Err(refused());
         }
-        self.tokens.adopt(portal, &stands).await;
+        if let Some(place) = place_of(&stands) {
+            self.tokens.adopt(portal, &place).await;
+        }
         Ok(())
     }
 }

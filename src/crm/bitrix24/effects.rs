@@ -12,8 +12,9 @@ use super::Bitrix24;
 use super::batch::{BATCH_MAX, Batch, Param};
 use super::cards::{entity_type, no_such_card};
 use super::client::Entries;
-use super::comments::refers_to;
 use super::errors::{Fault, own};
+use crate::crm::comments::refers_to;
+use crate::crm::results;
 use crate::domain::effect::{
     ActionResult, Applied, CommentEffect, CrmEffect, CrmError, PortalTrouble, Reach, ReplyEffect,
 };
@@ -147,22 +148,11 @@ impl Bitrix24 {
     /// otherwise stay; only an empty list cannot be written in a query.
     fn return_values(&self, language: Language, result: &ActionResult) -> Param {
         let yes_no = |yes: bool, words: (&str, &str)| Param::from(if yes { words.0 } else { words.1 });
-        let lines: Vec<String> = result
-            .recipients
-            .iter()
-            .map(|recipient| match &recipient.outcome {
-                Ok(()) => format!("{}:Y", recipient.chat_id),
-                Err(failure) => {
-                    let message = i18n::error(language, failure.code, &failure.detail);
-                    format!("{}:N:[{}] {message}", recipient.chat_id, failure.code.code())
-                }
-            })
-            .collect();
         let delivered = result.delivered_at.map(|at| self.style.moment(at, "%Y-%m-%dT%H:%M:%S%:z")).unwrap_or_default();
         let ids = result.message_ids.iter().map(|id| Param::from(id.as_str())).collect::<Vec<_>>();
         Param::map([
             ("status", yes_no(result.success(), ("Y", "N"))),
-            ("detail", lines.join("\n").into()),
+            ("detail", results::detail(language, result).into()),
             ("timeout", yes_no(result.in_time, ("1", "0"))),
             ("error_code", result.error.map_or("", |code| code.code()).into()),
             ("message_ids", if ids.is_empty() { "".into() } else { Param::List(ids) }),

@@ -7,6 +7,8 @@
 
 use serde_json::Value;
 
+use crate::crm::shorten;
+pub(super) use crate::crm::{own, store_down};
 use crate::domain::effect::{CrmError, PortalTrouble, Reach};
 use crate::domain::outcome::FailureClass;
 use crate::domain::text::excerpt;
@@ -393,22 +395,6 @@ pub(super) fn read_error(document: &Value) -> Option<(String, String)> {
 /// A good answer may carry an empty `error` beside its result; anything more is an error, whatever the status.
 fn is_real(document: &Value, code: &str, text: &str) -> bool {
     !code.is_empty() || !text.is_empty() || member(document, "result").is_none()
-}
-
-/// An error of ours that is nobody's answer.
-pub(super) fn own(class: FailureClass, trouble: PortalTrouble, code: &str, text: impl Into<String>) -> CrmError {
-    let text = shorten(&text.into());
-    CrmError { class, portal: trouble, code: code.to_owned(), text, retry_after: None, reach: Reach::Entry }
-}
-
-/// The store did not answer; nothing was sent.
-pub(super) fn store_down(error: crate::crm::StoreDown) -> CrmError {
-    own(FailureClass::Unavailable, PortalTrouble::None, "store_down", error.0)
-}
-
-/// Their wording on one line and short enough for a journal.
-fn shorten(text: &str) -> String {
-    excerpt(text, 200)
 }
 
 #[cfg(test)]

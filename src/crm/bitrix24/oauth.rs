@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use oauth2::basic::{
     BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType,
 };
@@ -21,11 +22,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-use super::errors::{Fault, Place, own, read_answer};
+use super::errors::{self, Cure, Fault, own, read_answer};
 use super::wire::read_scopes;
+use crate::crm::tokens::{Fresh, Place, Refresher, Stale};
 use crate::domain::effect::{CrmError, PortalTrouble};
 use crate::domain::outcome::FailureClass;
-use crate::domain::portal::Portal;
+use crate::domain::portal::{CrmKind, Portal};
 use crate::domain::time::Millis;
 use crate::forms::{at, flag, integer, text_at};
 use crate::outbound::{Call, Outbound};
@@ -101,15 +103,6 @@ type TokenClient = oauth2::Client<
     BasicRevocationErrorResponse,
 >;
 
-/// A new pair.
-pub(super) struct Fresh {
-    pub(super) access: String,
-    pub(super) refresh: String,
-    pub(super) lives: Millis,
-    /// Where the portal's REST stands now; differs after a rename.
-    pub(super) client_endpoint: Option<String>,
-}
-
 /// What a token is good for, by the authorization server's word.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct TokenInfo {
@@ -164,7 +157,7 @@ impl OauthServer {
     ///
     /// The portal's own server is asked; the other configured ones only when it says that it does not know our
     /// application, which is how it speaks of a portal that belongs to another region.
-    pub(super) async fn refresh(&self, portal: &Portal, refresh: &str) -> Result<Fresh, Fault> {
+    async fn renewed(&self, portal: &Portal, refresh: &str) -> Result<Fresh, Fault> {
         let Some(keys) = self.apps.get(&portal.app) else {
             let text = format!("no application {:?} in the configuration", portal.app);
             return Err(own(FailureClass::Misconfigured, PortalTrouble::None, "app_unknown", text).into());
@@ -213,7 +206,12 @@ impl OauthServer {
             access: answer.access_token.secret().clone(),
             refresh: refresh.secret().clone(),
             lives: Millis::seconds(lives.clamp(60, 86_400)),
-            client_endpoint: answer.client_endpoint.as_deref().and_then(|endpoint| self.endpoint(endpoint)),
+            place: answer
+                .client_endpoint
+                .as_deref()
+                .and_then(|endpoint| self.endpoint(endpoint))
+                .as_deref()
+                .and_then(place_of),
         })
     }
 
@@ -230,7 +228,7 @@ impl OauthServer {
         let mut last = Fault::Unanswered;
         for base in bases {
             let asked = self.outbound.call(Call::post_form(format!("{base}/rest/app.info"), form.clone())).await;
-            match asked.map_err(Fault::from).and_then(|answer| read_answer(&answer, Place::Oauth)) {
+            match asked.map_err(Fault::from).and_then(|answer| read_answer(&answer, errors::Place::Oauth)) {
                 Ok(document) => return self.read_info(&document, &base).ok_or(Fault::Senseless { status: 200 }),
                 Err(fault) => last = fault,
             }
@@ -299,13 +297,39 @@ impl OauthServer {
     }
 }
 
+#[async_trait]
+impl Refresher for OauthServer {
+    fn crm(&self) -> &'static str {
+        CrmKind::Bitrix24.code()
+    }
+
+    fn renew_before(&self) -> Millis {
+        Millis::seconds(60)
+    }
+
+    async fn refresh(&self, portal: &Portal, refresh: &str) -> Result<Fresh, Stale> {
+        self.renewed(portal, refresh).await.map_err(|fault| match fault.cure() {
+            Cure::OtherToken => Stale::Dead,
+            Cure::Refresh | Cure::None => Stale::Failed(fault.error(true, None)),
+        })
+    }
+}
+
+/// Where an endpoint stands: its host, with the port if it is not the usual one.
+pub(super) fn place_of(endpoint: &str) -> Option<Place> {
+    let url = Url::parse(endpoint).ok()?;
+    let host = url.host_str()?.to_owned();
+    let domain = url.port().map_or(host.clone(), |port| format!("{host}:{port}"));
+    Some(Place { domain, endpoint: endpoint.to_owned() })
+}
+
 /// The OAuth crate's way out is ours. Errors are decided here, by the body and whatever the status.
 async fn send(outbound: Arc<Outbound>, request: HttpRequest) -> Result<HttpResponse, Lost> {
     let (head, body) = request.into_parts();
     let form = String::from_utf8(body).map_err(|e| Lost(Fault::Refused(e.to_string())))?;
     let call = Call::post_form(head.uri.to_string(), form);
     let answer = outbound.call(call).await.map_err(|e| Lost(e.into()))?;
-    read_answer(&answer, Place::Oauth).map_err(Lost)?;
+    read_answer(&answer, errors::Place::Oauth).map_err(Lost)?;
     let mut response = HttpResponse::new(answer.body);
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert(http::header::CONTENT_TYPE, json);

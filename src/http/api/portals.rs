@@ -104,7 +104,7 @@ async fn both(state: &State, path: Path<(String, String)>) -> Result<(Arc<KnownP
     Ok((find(state, &portal).await?, lines::find(state, &line).await?))
 }
 
-async fn view(state: &State, portal: &Portal) -> Result<PortalView, Problem> {
+pub(super) async fn view(state: &State, portal: &Portal) -> Result<PortalView, Problem> {
     let lines = state.storage.lines_of_portal(&portal.id).await?;
     Ok(PortalView {
         id: portal.id.to_string(),

@@ -22,6 +22,7 @@ use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use actix_web::{App, web};
 use serde_json::{Value, json};
 
+use crate::crm::amocrm::AmoKeys;
 use crate::domain::ids::{ChannelId, IdSource};
 use crate::domain::job::{JobState, QueueKey};
 use crate::domain::language::Language;
@@ -119,8 +120,24 @@ impl Api {
             time_zone: "UTC".to_owned(),
         };
         let store = Arc::clone(&storage) as Arc<dyn crate::crm::TokenStore>;
-        let bitrix24 =
-            crate::crm::bitrix24::Bitrix24::new(outbound, store, Arc::clone(&clock) as Arc<dyn Clock>, bitrix24);
+        let as_clock = Arc::clone(&clock) as Arc<dyn Clock>;
+        let bitrix24 = crate::crm::bitrix24::Bitrix24::new(
+            Arc::clone(&outbound),
+            Arc::clone(&store),
+            Arc::clone(&as_clock),
+            bitrix24,
+        );
+        let keys = AmoKeys { client_id: "amo-client".to_owned(), secrets: vec!["amo-s3cret".into()] };
+        let amocrm = crate::crm::amocrm::Settings {
+            apps: std::collections::BTreeMap::from([("main".to_owned(), keys)]),
+            account_url: "https://{subdomain}.amocrm.ru".to_owned(),
+            account_hosts: vec!["amocrm.ru".to_owned()],
+            public_url: "https://mostik.example".to_owned(),
+            requests_per_second: 5,
+            mask_phones: false,
+            time_zone: "UTC".to_owned(),
+        };
+        let amocrm = crate::crm::amocrm::Amocrm::new(outbound, store, as_clock, amocrm);
         let pipeline = Pipeline::new(Parts {
             storage: Arc::clone(&storage),
             crms: HashMap::new(),
@@ -134,6 +151,7 @@ impl Api {
             pipeline,
             storage,
             bitrix24: Arc::new(bitrix24.unwrap()),
+            amocrm: Arc::new(amocrm.unwrap()),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             ids,
             public_url: "https://mostik.example".to_owned(),

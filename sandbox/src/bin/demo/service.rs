@@ -292,7 +292,8 @@ mod tests {
 
     fn addresses() -> Addresses {
         let one = "http://127.0.0.1:1".to_owned();
-        Addresses { control: one.clone(), oauth: one.clone(), server_endpoint: one.clone(), graph: one }
+        let (control, oauth, server_endpoint) = (one.clone(), one.clone(), one.clone());
+        Addresses { control, oauth, server_endpoint, amocrm: one.clone(), graph: one }
     }
 
     #[test]

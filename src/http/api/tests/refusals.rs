@@ -14,6 +14,7 @@ fn filled(path: &str) -> String {
         .replace("{portal}", "prt_1")
         .replace("{message}", "msg_1")
         .replace("{letter}", "send:msg_1")
+        .replace("{app}", "main")
 }
 
 #[actix_web::test]

@@ -1,7 +1,7 @@
-//! The living comment of a message, as text with Bitrix24's mark-up.
+//! The living comment of a message, as text with the mark-up of the CRM that shows it.
 //!
-//! What people and vendors wrote is put in with its square brackets replaced: Bitrix24 knows no escape for them, and a
-//! client's text must not become a link or call a user. The last line carries the short form of the message's id: people
+//! What people and vendors wrote is put in without mark-up: Bitrix24 knows no escape for square brackets, and a client's
+//! text must not become a link or call a user, so they are replaced there; amoCRM shows notes as plain text. The last line carries the short form of the message's id: people
 //! quote it, and it is how a comment is recognised that may have been written without our hearing of it.
 
 use jiff::tz::TimeZone;
@@ -15,9 +15,52 @@ use crate::domain::phone::masked;
 use crate::domain::time::{Millis, Timestamp};
 use crate::{i18n, zones};
 
-/// How comments look, by the operator's settings.
+/// What a CRM makes of marks in a text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Markup {
+    /// Bitrix24's tags in square brackets.
+    BbCode,
+    /// Nothing: the text stands as it is.
+    Plain,
+}
+
+impl Markup {
+    fn bold(self, text: &str) -> String {
+        match self {
+            Self::BbCode => format!("[b]{text}[/b]"),
+            Self::Plain => text.to_owned(),
+        }
+    }
+
+    fn quiet(self, text: &str) -> String {
+        match self {
+            Self::BbCode => format!("[color=#959ca4]{text}[/color]"),
+            Self::Plain => text.to_owned(),
+        }
+    }
+
+    fn person(self, id: &str) -> String {
+        match self {
+            Self::BbCode => format!("[user={id}]№{id}[/user]"),
+            Self::Plain => format!("№{id}"),
+        }
+    }
+
+    /// Foreign text on one line and without mark-up.
+    fn foreign(self, text: &str) -> String {
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        match self {
+            Self::BbCode => line.replace('[', "［").replace(']', "］"),
+            Self::Plain => line,
+        }
+    }
+}
+
+/// How comments look, by the CRM and the operator's settings.
 #[derive(Clone, Debug)]
 pub(super) struct CommentStyle {
+    /// What the CRM makes of marks.
+    pub(super) markup: Markup,
     /// Show addresses as `+7•••••12-34`.
     pub(super) mask: bool,
     /// Whose clock the times are given by.
@@ -28,10 +71,11 @@ impl CommentStyle {
     /// The whole comment.
     pub(super) fn text(&self, language: Language, view: &CommentView) -> String {
         let say = |key: &str, values: &[(&str, &str)]| i18n::text(language, &format!("comment.{key}"), values);
+        let plain = |text: &str| self.markup.foreign(text);
         let mut lines = Vec::new();
 
         let messenger = view.messenger.map_or_else(|| say("message", &[]), |messenger| messenger.title().to_owned());
-        let mut head = format!("[b]{messenger}[/b]");
+        let mut head = self.markup.bold(&messenger);
         if !view.channel.is_empty() {
             head.push_str(&format!(" · {}", plain(&view.channel)));
         }
@@ -76,15 +120,15 @@ impl CommentStyle {
         }
         let user = view.responsible.as_ref().map(|user| user.as_str());
         if let Some(id) = user.filter(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit())) {
-            lines.push(say("responsible", &[("user", &format!("[user={id}]№{id}[/user]"))]));
+            lines.push(say("responsible", &[("user", &self.markup.person(id))]));
         }
-        lines.push(format!("[color=#959ca4]· №{}[/color]", view.message.short()));
+        lines.push(self.markup.quiet(&format!("· №{}", view.message.short())));
         lines.join("\n")
     }
 
     /// When a message leaves that came in quiet hours: by the client's clock, where that is known.
     fn planned(&self, language: Language, planned: &Planned) -> String {
-        let clock = Self { mask: self.mask, zone: zones::load(&planned.zone) };
+        let clock = Self { zone: zones::load(&planned.zone), ..self.clone() };
         let (time, zone) = (clock.moment(planned.at, "%H:%M %d.%m"), clock.moment(planned.at, "UTC%:z"));
         let key = match (planned.too_late, planned.of_client) {
             (false, true) => "comment.planned_client",
@@ -123,11 +167,6 @@ pub(super) fn refers_to(comment: &str, short: &str) -> bool {
     last.split(|sign: char| !sign.is_alphanumeric()).any(|word| word == short)
 }
 
-/// Foreign text on one line and without mark-up.
-fn plain(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('[', "［").replace(']', "］")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +175,7 @@ mod tests {
     use crate::domain::status::MessageState;
 
     fn style(mask: bool) -> CommentStyle {
-        CommentStyle { mask, zone: TimeZone::get("Europe/Moscow").unwrap() }
+        CommentStyle { markup: Markup::BbCode, mask, zone: TimeZone::get("Europe/Moscow").unwrap() }
     }
 
     fn view(state: MessageState) -> CommentView {
@@ -314,6 +353,20 @@ mod tests {
     }
 
     #[test]
+    fn a_plain_note_carries_no_tags_and_leaves_brackets_alone() {
+        let mut view = view(MessageState::Failed);
+        view.excerpt = "[sic] text".to_owned();
+        view.responsible = Some(CrmUserId("12".to_owned()));
+        let plain = CommentStyle { markup: Markup::Plain, ..style(false) };
+        let text = plain.text(Language::En, &view);
+        assert_eq!(
+            text,
+            "WhatsApp · Sales → +79001234567\nNot sent, 14:03 21.11\n“[sic] text”\nResponsible: №12\n· №VWXYZ0"
+        );
+        assert!(refers_to(&text, "VWXYZ0"));
+    }
+
+    #[test]
     fn a_comment_is_recognised_by_its_last_line() {
         assert!(refers_to("a\n· №VWXYZ0", "VWXYZ0"));
         assert!(refers_to("a\n[color=#959ca4]· &#8470;VWXYZ0[/color]\n", "VWXYZ0"));
@@ -324,7 +377,7 @@ mod tests {
 
     #[test]
     fn times_follow_the_zone() {
-        let style = CommentStyle { mask: false, zone: TimeZone::get("Asia/Vladivostok").unwrap() };
+        let style = CommentStyle { zone: TimeZone::get("Asia/Vladivostok").unwrap(), ..style(false) };
         assert!(style.text(Language::En, &view(MessageState::Sent)).contains("Sent, 21:03 21.11"));
         assert_eq!(style.moment(Timestamp(0), "%Y-%m-%dT%H:%M:%S%:z"), "1970-01-01T10:00:00+10:00");
         assert_eq!(style.moment(Timestamp(i64::MAX), "%H"), "");

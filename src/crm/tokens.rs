@@ -1,30 +1,59 @@
 //! Tokens of a portal: which one to use, and how it is renewed without ever losing the portal.
 //!
-//! An access token lives an hour, a refresh token 180 days, and every refresh replaces both. So a pair is renewed only
-//! when it is needed, by one caller at a time, and kept before it is used; a refresh goes on even when whoever asked
-//! for it has gone, because the old pair dies when the server answers (protocol reference, section "Refresh", read
-//! 2026-11).
+//! Both CRMs rotate: an access token lives an hour (Bitrix24) or a day (amoCRM), and every refresh replaces both tokens
+//! of a pair. So a pair is renewed only when it is needed, by one caller at a time, and kept before it is used; a refresh
+//! goes on even when whoever asked for it has gone, because the old pair dies when the server answers (protocol
+//! references, sections "Refresh" and "Token endpoint", read 2026-11). What differs is said by a [`Refresher`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use async_trait::async_trait;
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::errors::{Cure, own, store_down};
-use super::oauth::OauthServer;
-use crate::crm::{TokenPair, TokenStore};
+use super::{TokenPair, TokenStore, needs_auth, own, store_down};
 use crate::domain::effect::{CrmError, PortalTrouble};
 use crate::domain::ids::PortalId;
 use crate::domain::outcome::FailureClass;
 use crate::domain::portal::Portal;
 use crate::domain::time::{Clock, Millis};
 
-/// A token that ends sooner is renewed before it is used.
-const RENEW_BEFORE: Millis = Millis::seconds(60);
 /// So many locks are kept before unused ones are looked for.
 const LOCKS_SWEEP: usize = 512;
 
-/// The tokens of all portals.
+/// How one CRM renews.
+#[async_trait]
+pub(in crate::crm) trait Refresher: Send + Sync {
+    /// The CRM's word in the log.
+    fn crm(&self) -> &'static str;
+
+    /// An access token that ends sooner is renewed before it is used.
+    fn renew_before(&self) -> Millis;
+
+    /// Exchanges a refresh token for a new pair. The old one is dead as soon as the server has answered.
+    async fn refresh(&self, portal: &Portal, refresh: &str) -> Result<Fresh, Stale>;
+}
+
+/// A new pair.
+pub(in crate::crm) struct Fresh {
+    pub(in crate::crm) access: String,
+    pub(in crate::crm) refresh: String,
+    /// How long the access token lives from now on.
+    pub(in crate::crm) lives: Millis,
+    /// Where the portal's REST stands now, if the server tells.
+    pub(in crate::crm) place: Option<Place>,
+}
+
+/// Where a portal stands. Both have been checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::crm) struct Place {
+    /// Host as people know it.
+    pub(in crate::crm) domain: String,
+    /// Base of REST calls, ends with `/`.
+    pub(in crate::crm) endpoint: String,
+}
+
+/// The tokens of all portals of one CRM.
 pub(super) struct Tokens {
     inner: Arc<Inner>,
 }
@@ -33,7 +62,7 @@ pub(super) struct Tokens {
 type Key = (PortalId, String);
 
 struct Inner {
-    oauth: Arc<OauthServer>,
+    refresher: Arc<dyn Refresher>,
     store: Arc<dyn TokenStore>,
     clock: Arc<dyn Clock>,
     /// One refresh at a time per user of a portal.
@@ -45,7 +74,7 @@ struct Inner {
 }
 
 /// Why a pair could not be renewed.
-enum Stale {
+pub(in crate::crm) enum Stale {
     /// This pair is dead; another user's may live.
     Dead,
     /// It could not be found out.
@@ -53,9 +82,9 @@ enum Stale {
 }
 
 impl Tokens {
-    pub(super) fn new(oauth: Arc<OauthServer>, store: Arc<dyn TokenStore>, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(refresher: Arc<dyn Refresher>, store: Arc<dyn TokenStore>, clock: Arc<dyn Clock>) -> Self {
         let (locks, unsaved, moved) = Default::default();
-        Self { inner: Arc::new(Inner { oauth, store, clock, locks, unsaved, moved }) }
+        Self { inner: Arc::new(Inner { refresher, store, clock, locks, unsaved, moved }) }
     }
 
     /// The best living pair, renewed if it is about to end.
@@ -84,6 +113,11 @@ impl Tokens {
         pairs.into_iter().find(|pair| pair.expires > now).ok_or(error)
     }
 
+    /// The living pairs as they are kept, best first; nothing is renewed.
+    pub(super) async fn kept(&self, portal: &Portal) -> Result<Vec<TokenPair>, CrmError> {
+        self.inner.load(portal).await
+    }
+
     /// The portal does not take this access token any more: renews the pair, or goes on to another user's.
     pub(super) async fn after_expiry(&self, portal: &Portal, pair: &TokenPair) -> Result<TokenPair, CrmError> {
         match self.renew(portal, pair).await {
@@ -95,7 +129,7 @@ impl Tokens {
 
     /// The portal does not take this user any more (dismissed, no access to the application): goes on to another's.
     pub(super) async fn without(&self, portal: &Portal, pair: &TokenPair) -> Result<TokenPair, CrmError> {
-        tracing::warn!(portal.id = %portal.id, crm = "bitrix24", crm.user = pair.user_id, "user no longer accepted");
+        tracing::warn!(portal.id = %portal.id, crm = self.inner.refresher.crm(), crm.user = pair.user_id, "user no longer accepted");
         self.inner.store.drop_tokens(&portal.id, pair).await.map_err(store_down)?;
         self.usable(portal).await
     }
@@ -113,9 +147,9 @@ impl Tokens {
         portal.client_endpoint.clone()
     }
 
-    /// Remembers that the portal moved. `endpoint` has been checked.
-    pub(super) async fn adopt(&self, portal: &Portal, endpoint: &str) {
-        self.inner.adopt(portal, endpoint).await;
+    /// Remembers that the portal moved.
+    pub(super) async fn adopt(&self, portal: &Portal, place: &Place) {
+        self.inner.adopt(portal, place).await;
     }
 
     async fn renew(&self, portal: &Portal, pair: &TokenPair) -> Result<TokenPair, Stale> {
@@ -139,7 +173,7 @@ impl Inner {
             return Ok(kept);
         }
         for last in [false, true] {
-            let fault = match self.oauth.refresh(portal, &kept.refresh).await {
+            match self.refresher.refresh(portal, &kept.refresh).await {
                 Ok(fresh) => {
                     let new = TokenPair {
                         access: fresh.access,
@@ -148,15 +182,13 @@ impl Inner {
                         ..kept
                     };
                     self.save(&key, &new).await?;
-                    if let Some(endpoint) = fresh.client_endpoint {
-                        self.adopt(portal, &endpoint).await;
+                    if let Some(place) = fresh.place {
+                        self.adopt(portal, &place).await;
                     }
                     return Ok(new);
                 }
-                Err(fault) => fault,
-            };
-            if fault.cure() != Cure::OtherToken {
-                return Err(Stale::Failed(fault.error(true, None)));
+                Err(Stale::Failed(error)) => return Err(Stale::Failed(error)),
+                Err(Stale::Dead) => {}
             }
             // Another process may have been faster: then the store holds a pair we have not tried.
             match self.kept(portal, stale).await? {
@@ -165,7 +197,7 @@ impl Inner {
                 Some(_) | None => break,
             }
         }
-        tracing::warn!(portal.id = %portal.id, crm = "bitrix24", crm.user = kept.user_id, "tokens are dead");
+        tracing::warn!(portal.id = %portal.id, crm = self.refresher.crm(), crm.user = kept.user_id, "tokens are dead");
         self.store.drop_tokens(&portal.id, &kept).await.map_err(|e| Stale::Failed(store_down(e)))?;
         Err(Stale::Dead)
     }
@@ -182,7 +214,10 @@ impl Inner {
 
     async fn save(&self, key: &Key, pair: &TokenPair) -> Result<(), Stale> {
         if let Err(error) = self.store.save_tokens(&key.0, pair).await {
-            tracing::error!(portal.id = %key.0, crm = "bitrix24", "new tokens could not be kept; trying again with the next call");
+            tracing::error!(
+                portal.id = %key.0, crm = self.refresher.crm(),
+                "new tokens could not be kept; trying again with the next call"
+            );
             self.unsaved().insert(key.clone(), pair.clone());
             return Err(Stale::Failed(store_down(error)));
         }
@@ -197,25 +232,22 @@ impl Inner {
         Ok(())
     }
 
-    async fn adopt(&self, portal: &Portal, endpoint: &str) {
-        if endpoint == portal.client_endpoint {
+    async fn adopt(&self, portal: &Portal, place: &Place) {
+        if place.endpoint == portal.client_endpoint && place.domain == portal.domain {
             return;
         }
-        let domain = url::Url::parse(endpoint).ok().and_then(|url| {
-            let host = url.host_str()?.to_owned();
-            Some(url.port().map_or(host.clone(), |port| format!("{host}:{port}")))
-        });
-        let Some(domain) = domain else { return };
-        tracing::info!(portal.id = %portal.id, crm = "bitrix24", domain, "portal moved");
-        if let Err(error) = self.store.save_endpoint(&portal.id, &domain, endpoint).await {
+        tracing::info!(portal.id = %portal.id, crm = self.refresher.crm(), domain = place.domain, "portal moved");
+        if let Err(error) = self.store.save_endpoint(&portal.id, &place.domain, &place.endpoint).await {
             tracing::warn!(portal.id = %portal.id, error = error.0, "new endpoint could not be kept");
         }
         let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
-        moved.insert(portal.id.clone(), (portal.client_endpoint.clone(), endpoint.to_owned()));
+        moved.insert(portal.id.clone(), (portal.client_endpoint.clone(), place.endpoint.clone()));
     }
 
+    /// A token that cannot be renewed (a long-lived one) is good to its last moment.
     fn is_fresh(&self, pair: &TokenPair) -> bool {
-        pair.expires > self.clock.now().plus(RENEW_BEFORE)
+        let before = if pair.refresh.is_empty() { Millis(0) } else { self.refresher.renew_before() };
+        pair.expires > self.clock.now().plus(before)
     }
 
     fn unsaved(&self) -> std::sync::MutexGuard<'_, HashMap<Key, TokenPair>> {
@@ -234,10 +266,4 @@ impl Inner {
         locks.insert(key.clone(), Arc::downgrade(&lock));
         lock
     }
-}
-
-/// No living token is left.
-fn needs_auth() -> CrmError {
-    let text = "no living tokens; an administrator has to open the application in the portal";
-    own(FailureClass::Misconfigured, PortalTrouble::NeedsAuth, "no_tokens", text)
 }
