@@ -5,10 +5,11 @@
 //! they were added: delays add up, and the first other action that fires decides.
 //!
 //! Targets of incoming calls: `oauth.token`, `oauth.app.info`, `rest.<method>` (`rest.batch` for a whole batch),
-//! `graph.messages`, `graph.phone`, `graph.templates`, `graph.debug_token`, `graph.subscribed_apps`, `graph.media`.
+//! `graph.messages`, `graph.phone`, `graph.templates`, `graph.debug_token`, `graph.subscribed_apps`, `graph.media`,
+//! `telegram.<method>`, `telegram.file`.
 //! Targets of calls that the sandbox makes: `robot.callback`, `event.<NAME>`, `webhook.statuses`, `webhook.messages`,
-//! `webhook.<field>`. Targets of connections, where nobody knows yet what is asked: `wire.graph`, `wire.portal`,
-//! `wire.oauth`. A target also matches every target below it (`rest` matches `rest.batch`), and `*` matches any text.
+//! `webhook.<field>`, `telegram.update`. Targets of connections, where nobody knows yet what is asked: `wire.graph`, `wire.telegram`,
+//! `wire.portal`, `wire.oauth`. A target also matches every target below it (`rest` matches `rest.batch`), and `*` matches any text.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};

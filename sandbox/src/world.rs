@@ -16,6 +16,7 @@ use crate::{
     ids::Ids,
     journal::{Direction, Entry, Journal, Severity, Violation},
     sandbox::Options,
+    telegram::Telegram,
     whatsapp::Graph,
 };
 
@@ -34,6 +35,7 @@ pub(crate) struct World {
     doors: Mutex<HashMap<u16, watch::Sender<bool>>>,
     pub(crate) bitrix: Bitrix,
     pub(crate) graph: Graph,
+    pub(crate) telegram: Telegram,
 }
 
 impl World {
@@ -46,10 +48,13 @@ impl World {
         let timetable = Arc::new(Timetable::new(clock.clone(), pending.clone()));
         let (oauth_listener, oauth_port) = bind(options.oauth_port).await.context("cannot bind the OAuth port")?;
         let (graph_listener, graph_port) = bind(options.graph_port).await.context("cannot bind the Graph port")?;
+        let (telegram_listener, telegram_port) =
+            bind(options.telegram_port).await.context("cannot bind the Telegram port")?;
         let (control_listener, control_port) =
             bind(options.control_port).await.context("cannot bind the control port")?;
         let (bitrix, bitrix_queue) = Bitrix::new(oauth_port);
         let (graph, graph_queue) = Graph::new(graph_port, options);
+        let (telegram, telegram_queue) = Telegram::new(telegram_port, options);
         let world = Arc::new(Self {
             clock,
             timetable,
@@ -63,13 +68,16 @@ impl World {
             doors: Mutex::default(),
             bitrix,
             graph,
+            telegram,
         });
         let senders = options.senders;
         world.tasks.spawn(world.timetable.clone().run(world.stop.clone()));
         world.tasks.spawn(world.bitrix.queue.clone().run(world.clone(), bitrix_queue, senders));
         world.tasks.spawn(world.graph.courier.clone().run(world.clone(), graph_queue, senders));
+        world.tasks.spawn(world.telegram.courier.clone().run(world.clone(), telegram_queue, senders));
         world.listen(oauth_listener, Arc::new(crate::bitrix24::oauth::Door(world.clone())));
         world.listen(graph_listener, Arc::new(crate::whatsapp::Door(world.clone())));
+        world.listen(telegram_listener, Arc::new(crate::telegram::Door(world.clone())));
         world.listen(control_listener, Arc::new(crate::control::Door(world.clone())));
         Ok((world, control_port))
     }

@@ -24,6 +24,7 @@ pub(super) async fn route(ask: &Ask<'_>, rest: &[&str]) -> Outcome {
             "oauth": format!("http://{}", world.bitrix.oauth_host()),
             "server_endpoint": world.bitrix.server_endpoint(),
             "graph": world.graph.base_url(),
+            "telegram": world.telegram.base_url(),
         })),
         ("GET", ["clock"]) => good(&json!({"now_ms": world.now_ms(), "offset_ms": world.clock.offset_ms()})),
         ("POST", ["clock", "advance"]) => {
@@ -54,6 +55,7 @@ pub(super) async fn route(ask: &Ask<'_>, rest: &[&str]) -> Outcome {
         (_, ["faults", rest @ ..]) => faults(ask, rest),
         (_, ["knobs", "queue", rest @ ..]) => knobs(ask, &world.bitrix.queue, rest),
         (_, ["knobs", "webhooks", rest @ ..]) => knobs(ask, &world.graph.courier, rest),
+        (_, ["knobs", "updates", rest @ ..]) => knobs(ask, &world.telegram.courier, rest),
         _ => Err(Refusal::missing("route")),
     }
 }
@@ -109,6 +111,7 @@ fn reset(world: &Arc<World>) {
     world.faults.clear();
     world.bitrix.queue.set_knobs(world, CourierKnobs::default());
     world.graph.courier.set_knobs(world, CourierKnobs::default());
+    world.telegram.courier.set_knobs(world, CourierKnobs::default());
     world.journal.clear();
 }
 
