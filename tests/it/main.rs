@@ -22,6 +22,7 @@ mod proxy;
 mod recover;
 mod replicas;
 mod seen;
+mod telegram;
 mod trouble;
 mod unclear;
 mod watch;
