@@ -481,6 +481,8 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
             sent: given(delivery.silence_sent),
             closed: given(delivery.silence_closed),
         },
+        public_url: config.server.public_url.clone(),
+        check_webhooks: delivery.check_webhooks.0,
     }
 }
 

@@ -6,6 +6,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod action;
+pub mod address;
 pub mod capability;
 pub mod channel;
 pub mod command;

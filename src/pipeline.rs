@@ -5,6 +5,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod accept;
+pub mod addresses;
 pub mod binding;
 pub mod deliver;
 pub mod governor;
@@ -14,6 +15,7 @@ pub mod intake;
 pub mod lanes;
 pub mod limits;
 pub mod mailbox;
+pub mod peers;
 pub mod policy;
 pub mod preflight;
 pub mod report;
@@ -65,6 +67,10 @@ pub struct PipelineSettings {
     pub unclear_wait: Option<Millis>,
     /// How long a provider may be silent.
     pub silence: SilenceSettings,
+    /// Our own address as the world sees it, without a slash at the end.
+    pub public_url: String,
+    /// How often it is looked up where vendors call us.
+    pub check_webhooks: Millis,
 }
 
 #[cfg(test)]
@@ -81,6 +87,8 @@ impl PipelineSettings {
             repeat_reply: Millis(0),
             unclear_wait: None,
             silence: SilenceSettings::default(),
+            public_url: "https://mostik.example".to_owned(),
+            check_webhooks: Millis::minutes(5),
         }
     }
 }
@@ -163,8 +171,11 @@ impl Pipeline {
     /// provider's usual wait.
     ///
     /// While we were down the vendor's callbacks found nobody, and it calls again ever less often; so after a down time
-    /// the echo may be late by a multiple of it.
+    /// the echo may be late by a multiple of it. Without an echo there is nothing to wait for.
     pub(super) fn echo_wait(&self, rule: Millis, started: Timestamp) -> Millis {
+        if rule.0 == 0 {
+            return rule;
+        }
         let wait = self.settings.unclear_wait.unwrap_or(rule);
         let down = self.since.since(started);
         if down.0 <= 0 { wait } else { Millis(down.0 + wait.0.max(down.0.saturating_mul(RETRY_STRETCH))) }

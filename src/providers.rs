@@ -3,6 +3,8 @@
 //! Invariants: providers never see the storage, the pipeline or a CRM; every file here is in the registry; an ability
 //! that a vendor lacks is absent (`None`), never present and pretending.
 
+mod failures;
+pub mod telegram_bot;
 pub mod whatsapp_cloud;
 
 #[cfg(test)]
@@ -48,6 +50,34 @@ pub trait Provider: Send + Sync {
     fn templates(&self) -> Option<&dyn Templates> {
         None
     }
+
+    /// Where callbacks go, where that is told to the vendor by a call.
+    fn webhooks(&self) -> Option<&dyn Webhooks> {
+        None
+    }
+}
+
+/// The ability to tell the vendor where its callbacks go. Such a channel connects itself when it is made, and is looked at
+/// from time to time, because the address is lost when somebody else uses the same credentials.
+#[async_trait]
+pub trait Webhooks: Send + Sync {
+    /// What the vendor knows the sender by. It keeps one address for each, so no two channels may share a sender.
+    fn sender(&self, channel: &Channel) -> String;
+
+    /// Looks where callbacks go, and sets the address if that is not `url` or calls there fail.
+    ///
+    /// # Errors
+    /// As [`Provider::send`], but never `Indeterminate`: it may always be repeated.
+    async fn keep(&self, channel: &Channel, url: &str) -> Result<Kept, SendError>;
+}
+
+/// What was found where callbacks go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// They went nowhere or elsewhere, and come here from now on.
+    pub mended: bool,
+    /// Why the vendor could not hand over what still waits there, in its words; empty when nothing is wrong.
+    pub trouble: String,
 }
 
 /// The ability to list approved templates.
@@ -100,7 +130,7 @@ pub struct ResolvedSettings {
 }
 
 /// Every provider there is.
-pub static REGISTRY: &[&Entry] = &[&whatsapp_cloud::ENTRY];
+pub static REGISTRY: &[&Entry] = &[&whatsapp_cloud::ENTRY, &telegram_bot::ENTRY];
 
 /// Finds an entry by its id.
 #[must_use]

@@ -30,7 +30,26 @@ pub fn verify<'h>(
                 Some(_) | None => false,
             }
         }
+        WebhookAuth::HeaderSecret { header: name, credential } => {
+            let known = !channel.credential(credential).is_empty();
+            let expected = header_secret(channel, credential);
+            known && header(name).is_some_and(|given| bool::from(expected.as_bytes().ct_eq(given.trim().as_bytes())))
+        }
     }
+}
+
+/// The secret that a vendor gets together with our address and puts into a header of every callback: 64 hex digits, made of
+/// a credential and the channel's id. Nobody but us and whoever has the credential can make it, and no two channels share
+/// it.
+#[must_use]
+pub fn header_secret(channel: &Channel, credential: &str) -> String {
+    // HMAC takes keys of every length; the error exists for other algorithms of the same trait.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(channel.credential(credential).as_bytes()) else {
+        return String::new();
+    };
+    mac.update(b"callbacks of ");
+    mac.update(channel.id.as_str().as_bytes());
+    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The text to answer when the vendor checks the webhook address; `None` refuses.
@@ -143,6 +162,24 @@ mod tests {
         mac.update(b"{}");
         let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(!verified("", &format!("sha256={hex}"), b"{}"));
+    }
+
+    #[test]
+    fn a_header_secret_is_the_channels_own_and_says_nothing_of_the_credential() {
+        let auth = WebhookAuth::HeaderSecret { header: "X-Secret", credential: "app_secret" };
+        let own = channel(SECRET, "t");
+        let secret = header_secret(&own, "app_secret");
+        assert_eq!(secret.len(), 64);
+        assert!(!secret.contains(SECRET));
+        let checked = |channel: &Channel, given: &str| verify(&auth, channel, |_| Some(given), b"{}");
+        assert!(checked(&own, &secret));
+        let other = Channel { id: ChannelId::new("2"), ..channel(SECRET, "t") };
+        for (channel, given) in [(&own, ""), (&own, &secret[..63]), (&own, SECRET), (&other, secret.as_str())] {
+            assert!(!checked(channel, given), "{given}");
+        }
+        assert!(!verify(&auth, &own, |_| None, b"{}"));
+        let bare = channel("", "t");
+        assert!(!checked(&bare, &header_secret(&bare, "app_secret")), "an empty credential proves nothing");
     }
 
     fn challenged<'q>(token: &str, pairs: &[(&str, &'q str)]) -> Option<&'q str> {

@@ -6,11 +6,12 @@
 //!
 //! Targets of incoming calls: `oauth.token`, `oauth.app.info`, `rest.<method>` (`rest.batch` for a whole batch),
 //! `graph.messages`, `graph.phone`, `graph.templates`, `graph.debug_token`, `graph.subscribed_apps`, `graph.media`,
-//! `amo.token`, `amo.subdomain`, `amo.account`, `amo.leads`, `amo.contacts`, `amo.notes.add`, `amo.notes.change`,
-//! `amo.notes.list`, `amo.continue`.
+//! `telegram.<method>`, `telegram.file`, `amo.token`, `amo.subdomain`, `amo.account`, `amo.leads`, `amo.contacts`,
+//! `amo.notes.add`, `amo.notes.change`, `amo.notes.list`, `amo.continue`.
 //! Targets of calls that the sandbox makes: `amo.bot`, `robot.callback`, `event.<NAME>`, `webhook.statuses`, `webhook.messages`,
-//! `webhook.<field>`. Targets of connections, where nobody knows yet what is asked: `wire.graph`, `wire.portal`,
-//! `wire.oauth`, `wire.amo`. A target also matches every target below it (`rest` matches `rest.batch`), and `*` matches any text.
+//! `webhook.<field>`, `telegram.update`. Targets of connections, where nobody knows yet what is asked: `wire.graph`,
+//! `wire.telegram`, `wire.portal`, `wire.oauth`, `wire.amo`. A target also matches every target below it (`rest` matches
+//! `rest.batch`), and `*` matches any text.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! Simulated Bitrix24, amoCRM and WhatsApp Cloud API: strict, fast, and able to misbehave on purpose.
+//! Simulated Bitrix24, amoCRM, WhatsApp Cloud API and Telegram Bot API: strict, fast, and able to misbehave on purpose.
 //!
 //! The sandbox is the outside world of the connector: the place where tests, the demo and bug reports run. It is written
 //! from the protocol documents alone and shares no type with the service, so that a misspelt field is never wrong on both
@@ -10,10 +10,11 @@
 //! | one per portal | a portal: `/rest/…`, the frame host page `/frame`, `/oauth/authorize/` |
 //! | amoCRM | every account (`/{subdomain}/…`): OAuth, REST v4, Salesbot |
 //! | Graph | WhatsApp Cloud API: sending, numbers, templates, media, subscriptions, tokens |
+//! | Bot API | Telegram: bots, sending, webhooks, files |
 //! | control | a page to play with (`/`), and a JSON API for everything that [`Sandbox`] can do, with a change feed |
 //!
-//! Outgoing calls are made by two *couriers*: Bitrix24's queue server (events, robot callbacks; no retry) and Meta's
-//! webhook sender (signed, retried). Both can delay, shuffle, duplicate, hold and lose; [`Fault`] rules do the same and
+//! Outgoing calls are made by three *couriers*: Bitrix24's queue server (events, robot callbacks; no retry), Meta's
+//! webhook sender (signed, retried) and Telegram's (secret header, one after another per chat, retried). All can delay, shuffle, duplicate, hold and lose; [`Fault`] rules do the same and
 //! more to single calls, in both directions, down to cutting an answer at a byte.
 //!
 //! # What is simulated
@@ -30,13 +31,16 @@
 //! * WhatsApp: strict validation of every simulated message type, templates with parameters, throughput and pair limits,
 //!   the 24-hour window, statuses with pricing and opaque data, phones that are off, blocked, absent or secretive,
 //!   inbound messages, reactions, media by id and by link, webhook signature, challenge and retries.
+//! * Telegram: tokens and their revocation, `setWebhook` and its rules, updates with the secret header, sending of text and
+//!   of files by address, limits per bot, chat and group, people who start, block, share their contact, groups, files.
 //!
 //! # What is not
 //!
 //! Open lines, SMS senders, configurable activities, documents, Drive, offline events and incoming webhooks of Bitrix24;
 //! `.xml` answers and multipart bodies of REST; robot conditions, delays and order ("after the previous one"). Groups,
 //! calls, catalogues, carousels, products, payment, coexistence, profile, block list, template creation by API, marketing
-//! messages, messaging tiers, per-user marketing caps and pacing of WhatsApp; SHA-1 signatures; content of media files.
+//! messages, messaging tiers, per-user marketing caps and pacing of WhatsApp; SHA-1 signatures; content of media files;
+//! formatting, keyboards, uploads, albums, editing, polling and business accounts of Telegram.
 //! Nothing survives a restart. What is not simulated is refused, never silently accepted.
 //!
 //! # Time
@@ -55,6 +59,7 @@ mod ids;
 mod journal;
 mod php;
 mod sandbox;
+mod telegram;
 mod whatsapp;
 mod world;
 
@@ -72,6 +77,9 @@ pub use faults::{Action, Fault, FaultStatus};
 pub use http::{CutFrom, Shape};
 pub use journal::{Call, Change, Direction, Severity, Violation};
 pub use sandbox::{Addresses, Options, Sandbox};
+pub use telegram::{
+    Bot, BotInbound, BotMessage, BotPerson, BotSpec, BotView, GroupState, PersonView, TelegramOptions, WebhookView,
+};
 pub use whatsapp::{
     Button, Delivery, GraphOptions, Inbound, Ledger, MediaShown, Message, Number, NumberSpec, NumberView, PairLimit,
     Phone, PhoneTraits, PhoneView, Route, Shown, TemplateSpec, TemplateView,

@@ -12,6 +12,7 @@ use crate::{
     courier::CourierKnobs,
     faults::{Fault, FaultStatus},
     journal::{Call, Change, Severity, Violation},
+    telegram::{Bot, BotPerson, BotSpec, TelegramOptions},
     whatsapp::{GraphOptions, Ledger, Number, NumberSpec, Phone},
     world::World,
 };
@@ -26,6 +27,8 @@ pub struct Options {
     pub graph_port: u16,
     /// Port of amoCRM; 0 = any.
     pub amo_port: u16,
+    /// Port of the Bot API server; 0 = any.
+    pub telegram_port: u16,
     /// Port of the control API; 0 = any.
     pub control_port: u16,
     /// Seed of ids and random choices; absent = different at every start.
@@ -36,6 +39,8 @@ pub struct Options {
     pub senders: usize,
     /// Behaviour of the Graph server.
     pub graph: GraphOptions,
+    /// Behaviour of the Bot API server.
+    pub telegram: TelegramOptions,
 }
 
 impl Default for Options {
@@ -44,11 +49,13 @@ impl Default for Options {
             oauth_port: 0,
             graph_port: 0,
             amo_port: 0,
+            telegram_port: 0,
             control_port: 0,
             seed: None,
             calls_kept: 20_000,
             senders: 32,
             graph: GraphOptions::default(),
+            telegram: TelegramOptions::default(),
         }
     }
 }
@@ -66,6 +73,8 @@ pub struct Addresses {
     pub amocrm: String,
     /// Base of the Graph API; `base_url` of the service.
     pub graph: String,
+    /// Base of the Bot API; `base_url` of the service.
+    pub telegram: String,
 }
 
 /// A running sandbox. Dropping it stops everything.
@@ -102,6 +111,7 @@ impl Sandbox {
             server_endpoint: self.world.bitrix.server_endpoint(),
             amocrm: self.world.amo.account_url(),
             graph: self.world.graph.base_url(),
+            telegram: self.world.telegram.base_url(),
         }
     }
 
@@ -234,6 +244,35 @@ impl Sandbox {
         let mut knobs = self.world.graph.courier.knobs();
         change(&mut knobs);
         self.world.graph.courier.set_knobs(&self.world, knobs);
+    }
+
+    // Telegram -----------------------------------------------------------------------------------------------------
+
+    /// Adds a bot; a missing token and missing names are made up.
+    pub fn add_bot(&self, spec: BotSpec) -> anyhow::Result<Bot> {
+        Bot::create(&self.world, spec)
+    }
+
+    /// A person with a Telegram account; they come into being when they are first named.
+    pub fn bot_person(&self, id: i64) -> BotPerson {
+        BotPerson::of(&self.world, id)
+    }
+
+    /// Changes how the Bot API server behaves.
+    pub fn set_telegram(&self, change: impl FnOnce(&mut TelegramOptions)) {
+        change(Arc::make_mut(&mut self.world.telegram.options.write()));
+    }
+
+    /// Closes the Bot API server's port with all its connections, or opens it again.
+    pub fn set_telegram_up(&self, up: bool) {
+        self.world.set_up(self.world.telegram.port, up);
+    }
+
+    /// Knobs of the sender of Telegram's updates.
+    pub fn set_update_knobs(&self, change: impl FnOnce(&mut CourierKnobs)) {
+        let mut knobs = self.world.telegram.courier.knobs();
+        change(&mut knobs);
+        self.world.telegram.courier.set_knobs(&self.world, knobs);
     }
 
     // Faults -------------------------------------------------------------------------------------------------------

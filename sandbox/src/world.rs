@@ -17,6 +17,7 @@ use crate::{
     ids::Ids,
     journal::{Direction, Entry, Journal, Severity, Violation},
     sandbox::Options,
+    telegram::Telegram,
     whatsapp::Graph,
 };
 
@@ -36,6 +37,7 @@ pub(crate) struct World {
     pub(crate) bitrix: Bitrix,
     pub(crate) graph: Graph,
     pub(crate) amo: Amo,
+    pub(crate) telegram: Telegram,
 }
 
 impl World {
@@ -49,11 +51,14 @@ impl World {
         let (oauth_listener, oauth_port) = bind(options.oauth_port).await.context("cannot bind the OAuth port")?;
         let (graph_listener, graph_port) = bind(options.graph_port).await.context("cannot bind the Graph port")?;
         let (amo_listener, amo_port) = bind(options.amo_port).await.context("cannot bind the amoCRM port")?;
+        let (telegram_listener, telegram_port) =
+            bind(options.telegram_port).await.context("cannot bind the Telegram port")?;
         let (control_listener, control_port) =
             bind(options.control_port).await.context("cannot bind the control port")?;
         let (bitrix, bitrix_queue) = Bitrix::new(oauth_port);
         let (graph, graph_queue) = Graph::new(graph_port, options);
         let (amo, amo_queue) = Amo::new(amo_port);
+        let (telegram, telegram_queue) = Telegram::new(telegram_port, options);
         let world = Arc::new(Self {
             clock,
             timetable,
@@ -68,6 +73,7 @@ impl World {
             bitrix,
             graph,
             amo,
+            telegram,
         });
         let senders = options.senders;
         world.tasks.spawn(world.timetable.clone().run(world.stop.clone()));
@@ -76,8 +82,10 @@ impl World {
         world.tasks.spawn(world.amo.courier.clone().run(world.clone(), amo_queue, senders));
         world.amo.courier.set_knobs(&world, Amo::usual_knobs());
         world.listen(amo_listener, Arc::new(crate::amocrm::Door(world.clone())));
+        world.tasks.spawn(world.telegram.courier.clone().run(world.clone(), telegram_queue, senders));
         world.listen(oauth_listener, Arc::new(crate::bitrix24::oauth::Door(world.clone())));
         world.listen(graph_listener, Arc::new(crate::whatsapp::Door(world.clone())));
+        world.listen(telegram_listener, Arc::new(crate::telegram::Door(world.clone())));
         world.listen(control_listener, Arc::new(crate::control::Door(world.clone())));
         Ok((world, control_port))
     }

@@ -96,7 +96,7 @@ async fn store(config: &Config, probe: &Probe, findings: &mut Findings) -> anyho
 async fn public_address(config: &Config, outbound: &Outbound, findings: &mut Findings) -> anyhow::Result<()> {
     let url = &config.server.public_url;
     if !url.starts_with("https://") {
-        findings.warn("server.public_url", "no https: Bitrix24 and WhatsApp call https addresses only")?;
+        findings.warn("server.public_url", "no https: Bitrix24, WhatsApp and Telegram call https addresses only")?;
     }
     let call = Call::get(format!("{url}/healthz")).timeout(Duration::from_secs(5));
     match outbound.call(call).await {

@@ -360,6 +360,8 @@ pub struct DeliverySection {
     pub silence_sent: Span,
     /// When nothing is awaited any more; zero is the provider's rule.
     pub silence_closed: Span,
+    /// How often it is looked up where vendors call us, where that is set by a call.
+    pub check_webhooks: Span,
 }
 
 impl DeliverySection {
@@ -369,6 +371,9 @@ impl DeliverySection {
         }
         if !(1..=10_000).contains(&self.workers) {
             return Err(wrong("delivery.workers", "between 1 and 10000"));
+        }
+        if self.check_webhooks.0.0 < 200 {
+            return Err(wrong("delivery.check_webhooks", "at least 200ms; 5m is often enough"));
         }
         if self.lease.0.0 < 1000 {
             return Err(wrong("delivery.lease", "at least one second"));
@@ -564,6 +569,7 @@ pub(super) fn describe(config: &Config) -> String {
                 ("silence_accepted", text(&config.delivery.silence_accepted.to_string())),
                 ("silence_sent", text(&config.delivery.silence_sent.to_string())),
                 ("silence_closed", text(&config.delivery.silence_closed.to_string())),
+                ("check_webhooks", text(&config.delivery.check_webhooks.to_string())),
             ]),
         ),
         (

@@ -12,6 +12,7 @@ use crate::domain::language::Language;
 use crate::domain::message::Silence;
 use crate::domain::outcome::ErrorCode;
 use crate::domain::phone::masked;
+use crate::domain::status::MessageState;
 use crate::domain::time::{Millis, Timestamp};
 use crate::{i18n, zones};
 
@@ -86,7 +87,9 @@ impl CommentStyle {
 
         let state = say(&format!("state_{}", view.state.code()), &[]);
         lines.push(format!("{state}, {}", self.moment(view.at, "%H:%M %d.%m")));
-        if let Some(silence) = view.silence {
+        if !view.receipts && view.state == MessageState::Sent {
+            lines.push(say("no_receipts", &[("messenger", &messenger)]));
+        } else if let Some(silence) = view.silence {
             let minutes = (view.silent_for.0 / Millis::minutes(1).0).max(1).to_string();
             let key = match silence {
                 Silence::Told => format!("silent_{}", view.state.code()),
@@ -172,7 +175,6 @@ mod tests {
     use super::*;
     use crate::domain::ids::{CrmUserId, MessageId};
     use crate::domain::outcome::Failure;
-    use crate::domain::status::MessageState;
 
     fn style(mask: bool) -> CommentStyle {
         CommentStyle { markup: Markup::BbCode, mask, zone: TimeZone::get("Europe/Moscow").unwrap() }
@@ -191,11 +193,28 @@ mod tests {
             at: Timestamp(1_795_258_980_000),
             failure: None,
             vendor_code: String::new(),
+            receipts: true,
             silence: None,
             silent_for: Millis(0),
             responsible: None,
             planned: None,
         }
+    }
+
+    #[test]
+    fn a_messenger_that_tells_nothing_more_is_said_to_be_one() {
+        let view = CommentView {
+            messenger: Some(Messenger::Telegram),
+            peer: "tg.512000111".to_owned(),
+            receipts: false,
+            silence: Some(Silence::Closed),
+            ..view(MessageState::Sent)
+        };
+        let ru = style(true).text(Language::Ru, &view);
+        assert!(ru.contains("Telegram не сообщает о доставке и прочтении"), "{ru}");
+        assert!(ru.contains("→ tg.•••111") && !ru.contains("Подтверждения больше не ожидается"), "{ru}");
+        let en = style(false).text(Language::En, &view);
+        assert!(en.contains("Telegram does not tell of delivery or reading") && en.contains("→ tg.512000111"), "{en}");
     }
 
     const FOOT: &str = "[color=#959ca4]· №VWXYZ0[/color]";

@@ -1,5 +1,6 @@
 //! What a provider can do, as data with units: screens, refusals and documentation are made from it.
 
+use super::address::{Addressing, is_group};
 use super::channel::Messenger;
 use super::time::Millis;
 
@@ -35,9 +36,11 @@ impl MediaKind {
 /// Limits and abilities of one provider for one messenger.
 #[derive(Clone, Copy, Debug)]
 pub struct Capabilities {
-    /// Longest text body, in Unicode characters.
+    /// Longest text body, in units of `text_unit`.
     pub text_max: usize,
-    /// Longest caption under an image, video or document, in Unicode characters.
+    /// How the messenger counts texts and captions.
+    pub text_unit: TextUnit,
+    /// Longest caption under an image, video or document, in units of `text_unit`.
     pub caption_max: usize,
     /// Kinds of files that may carry a caption.
     pub captions: &'static [MediaKind],
@@ -53,6 +56,26 @@ pub struct Capabilities {
     pub per_peer: Option<PeerPace>,
 }
 
+/// What a messenger counts a text's length in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum TextUnit {
+    /// Unicode characters.
+    Characters,
+    /// UTF-16 code units: most emoji count twice.
+    Utf16,
+}
+
+impl TextUnit {
+    /// The length of a text.
+    #[must_use]
+    pub fn length(self, text: &str) -> usize {
+        match self {
+            Self::Characters => text.chars().count(),
+            Self::Utf16 => text.encode_utf16().count(),
+        }
+    }
+}
+
 /// The pace towards one recipient.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerPace {
@@ -60,9 +83,21 @@ pub struct PeerPace {
     pub interval: Millis,
     /// So many may leave at once, borrowed from the future.
     pub burst: u32,
+    /// The same towards groups and channels, where those have a pace of their own.
+    pub in_groups: Option<(Millis, u32)>,
 }
 
-/// How an unclear send is settled when the provider's echo does not come (`docs/adr/0004`).
+impl PeerPace {
+    /// Interval and burst that hold towards a recipient, who is named by their lane or address.
+    #[must_use]
+    pub fn towards(&self, recipient: &str) -> (Millis, u32) {
+        let own = (self.interval, self.burst);
+        if is_group(recipient) { self.in_groups.unwrap_or(own) } else { own }
+    }
+}
+
+/// How an unclear send is settled when the provider's echo does not come (`docs/adr/0004`). Both are zero for a provider
+/// without an echo: there is nothing to wait for, and a person decides at once.
 #[derive(Clone, Copy, Debug)]
 pub struct UnclearRule {
     /// How long the echo is waited for.
@@ -105,6 +140,14 @@ pub enum WebhookAuth {
         /// Which credential is the key.
         credential: &'static str,
     },
+    /// Header holds the secret that we gave the vendor together with our address. It is made of the named credential and
+    /// the channel's id ([`crate::webhook_auth::header_secret`]), so nobody enters or keeps it.
+    HeaderSecret {
+        /// Name of the header.
+        header: &'static str,
+        /// Which credential it is made of.
+        credential: &'static str,
+    },
 }
 
 /// How a provider checks that the webhook address is ours.
@@ -126,6 +169,8 @@ pub struct ProviderSpec {
     pub title: &'static str,
     /// The medium people see.
     pub messenger: Messenger,
+    /// What its people are known by.
+    pub addressing: Addressing,
     /// Limits and abilities.
     pub capabilities: Capabilities,
     /// What the administrator enters.
@@ -136,13 +181,20 @@ pub struct ProviderSpec {
     pub handshake: Option<Handshake>,
     /// The rule for unclear sends.
     pub unclear: UnclearRule,
-    /// The rule for confirmations that do not come.
-    pub silence: SilenceRule,
+    /// The rule for confirmations that do not come. `None` where the vendor tells nothing after it took a message: taking
+    /// it is the last step there is, and the message counts as sent.
+    pub silence: Option<SilenceRule>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_emoji_is_one_character_and_two_units() {
+        let text = "да 👍";
+        assert_eq!((TextUnit::Characters.length(text), TextUnit::Utf16.length(text)), (4, 5));
+    }
 
     #[test]
     fn kind_is_judged_by_extension() {

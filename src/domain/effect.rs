@@ -54,6 +54,8 @@ pub struct CommentView {
     pub failure: Option<Failure>,
     /// The vendor's code of that failure; may be empty.
     pub vendor_code: String,
+    /// False when the messenger tells nothing of a message once it has taken it.
+    pub receipts: bool,
     /// What is said of a confirmation that did not come.
     pub silence: Option<Silence>,
     /// How long none had come when that was said.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{MessageId, ProviderMessageId};
 use super::outcome::Failure;
+use super::phone::Phone;
 use super::status::MessageState;
 use super::time::Timestamp;
 
@@ -14,6 +15,8 @@ pub enum ProviderEvent {
     Status(StatusNews),
     /// A person wrote.
     Inbound(InboundMessage),
+    /// A person told us their phone.
+    PhoneShared(SharedPhone),
     /// The provider's list of templates changed; cached lists are stale.
     TemplatesChanged,
 }
@@ -33,6 +36,16 @@ pub struct StatusNews {
     pub failure: Option<Failure>,
     /// The vendor's code of the failure; may be empty.
     pub vendor_code: String,
+}
+
+/// The phone of a person, who told it themselves, at a messenger that knows people by something else. From now on the
+/// phone leads to their chat.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SharedPhone {
+    /// The person's address at the messenger.
+    pub peer: String,
+    /// Their phone.
+    pub phone: Phone,
 }
 
 /// A message from a person.

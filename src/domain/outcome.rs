@@ -108,11 +108,17 @@ pub enum ErrorCode {
     DuplicateText,
     /// The person has just got the same text; it is held until somebody releases it.
     DuplicateHeld,
+    /// The messenger lets nobody be written to who has not written first, and this person is not known to have.
+    CannotWriteFirst,
+    /// The group is gone, or the sender is not in it or may not write there.
+    NotInGroup,
+    /// The group goes on under another id, which the particulars name.
+    GroupMoved,
 }
 
 impl ErrorCode {
     /// The whole list; a test asks for texts in every language.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::WindowClosed,
         Self::NoRecipient,
         Self::BadPhone,
@@ -141,6 +147,9 @@ impl ErrorCode {
         Self::Superseded,
         Self::DuplicateText,
         Self::DuplicateHeld,
+        Self::CannotWriteFirst,
+        Self::NotInGroup,
+        Self::GroupMoved,
     ];
 
     /// The code as CRMs and the API see it. Never renamed.
@@ -175,6 +184,9 @@ impl ErrorCode {
             Self::Superseded => "superseded",
             Self::DuplicateText => "duplicate_text",
             Self::DuplicateHeld => "duplicate_held",
+            Self::CannotWriteFirst => "cannot_write_first",
+            Self::NotInGroup => "not_in_group",
+            Self::GroupMoved => "group_moved",
         }
     }
 

@@ -47,6 +47,13 @@ impl fmt::Debug for Phone {
 /// Shows a number as `+7•••••12-34`: enough to recognise, not enough to call. Other text shows its first character.
 #[must_use]
 pub fn masked(peer: &str) -> String {
+    // The number of a chat, behind its messenger's prefix (`domain::address`).
+    let chat =
+        peer.split_once('.').filter(|(prefix, _)| !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_lowercase()));
+    if let Some((prefix, number)) = chat {
+        let skipped = number.chars().count().saturating_sub(3);
+        return format!("{prefix}.•••{}", number.chars().skip(skipped.max(1)).collect::<String>());
+    }
     let digits: Vec<char> = peer.chars().filter(char::is_ascii_digit).collect();
     if digits.len() >= 7 {
         let tail: String = digits.iter().skip(digits.len() - 4).collect();
@@ -82,5 +89,7 @@ mod tests {
     fn names_are_masked_too() {
         assert_eq!(masked("@ada"), "@•••");
         assert_eq!(masked(""), "•••");
+        assert_eq!(masked("tg.512000111"), "tg.•••111");
+        assert_eq!(masked("tg.42"), "tg.•••2");
     }
 }

@@ -14,6 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use tracing::Instrument as _;
 
 use super::Pipeline;
+use super::addresses;
 use super::guards;
 use super::mailbox::{Finished, Hold};
 use super::policy::{Decision, decide};
@@ -362,7 +363,10 @@ impl Runs<'_> {
         let result = provider.send(channel, &ready.message).instrument(call).await;
         let took = Millis(i64::try_from(clock.elapsed().as_millis()).unwrap_or(i64::MAX));
         let mut settlement = match result {
-            Ok(accepted) => self.after_acceptance(&queued, accepted, ready.used_fallback, began, took),
+            Ok(accepted) => {
+                let last = provider.spec().silence.is_none();
+                self.after_acceptance(&queued, accepted, last, ready.used_fallback, began, took)
+            }
             Err(error) if error.class == FailureClass::Unavailable && withheld() => {
                 // Nothing was tried: if the queue is still ours, it goes out under the new lease.
                 let (due, tries) = (self.now().plus(NOT_YET), queued.job.tries);
@@ -383,10 +387,12 @@ impl Runs<'_> {
         self.settle(&queued, settlement).await;
     }
 
+    /// `last`: the vendor tells nothing more, so that a message it took counts as sent.
     fn after_acceptance(
         &self,
         queued: &Queued,
         accepted: Accepted,
+        last: bool,
         used_fallback: bool,
         began: Timestamp,
         took: Millis,
@@ -394,7 +400,8 @@ impl Runs<'_> {
         let news = queued.job.message().map(|id| MessageNews {
             provider_id: Some(accepted.id),
             used_fallback,
-            ..MessageNews::new(id, MessageState::Accepted, self.now())
+            last,
+            ..MessageNews::new(id, if last { MessageState::Sent } else { MessageState::Accepted }, self.now())
         });
         let attempt = Attempt {
             job: queued.job.id.clone(),
@@ -438,7 +445,7 @@ impl Runs<'_> {
         let (fate, news) = match decision {
             Decision::Settle => (Fate::Done, told(MessageState::Failed, error.failure.clone())),
             Decision::Pause => {
-                self.pause(channel, &error).await;
+                addresses::pause(self.pipeline, channel, &error).await;
                 (keep(JobState::Ready, now, job.tries, None), told(MessageState::Queued, error.failure.clone()))
             }
             Decision::Again { due, counts } => {
@@ -484,20 +491,6 @@ impl Runs<'_> {
             raw: error.raw,
         };
         Settlement { attempt: Some(attempt), ..self.settlement(queued, fate, news) }
-    }
-
-    /// The channel cannot work until somebody mends it: it stops at once, and its queue stays.
-    async fn pause(&self, channel: &Channel, error: &SendError) {
-        let reason = format!("{} {}", error.vendor_code, error.failure.detail).trim().to_owned();
-        tracing::error!(
-            channel.id = %channel.id, vendor.code = %error.vendor_code,
-            "channel paused: its credentials or account need the administrator"
-        );
-        let state = ChannelState::Paused(reason);
-        if let Err(error) = self.pipeline.storage.set_channel_state(&channel.id, &state, None).await {
-            tracing::error!(%error, "the pause could not be stored");
-        }
-        self.pipeline.scheduler.hold(self.queue.clone(), Hold::Paused);
     }
 
     /// Nobody knows how this send ended. The echo may have come; the provider's rule decides otherwise.

@@ -9,6 +9,7 @@ use crate::domain::command::{Command, CommandBody};
 use crate::domain::guards::{ActionGuards, Duplicates, LineSettings, Quiet, QuietChoice, QuietHours};
 use crate::domain::message::{Content, MessageRecord};
 use crate::domain::outcome::{ErrorCode, Failure};
+use crate::domain::phone::Phone;
 use crate::domain::status::MessageState;
 use crate::domain::time::{Millis, Timestamp};
 use crate::storage::guards::{MessageGuards, TextGuard};
@@ -84,7 +85,9 @@ impl<'a> Rules<'a> {
             Some(QuietChoice::Hours(hours)) => hours,
             None => settings.quiet_hours?,
         };
-        let own = self.action.time_zone.clone().or_else(|| zones::of_phone(peer, now));
+        // The number of a chat says nothing of a country.
+        let phone = Phone::from_digits(peer);
+        let own = self.action.time_zone.clone().or_else(|| zones::of_phone(phone?.digits(), now));
         let of_client = own.is_some();
         let zone = own.or_else(|| settings.time_zone.clone());
         let zone = zone.unwrap_or_else(|| self.pipeline.settings.time_zone.clone());

@@ -30,15 +30,17 @@ impl Pipeline {
     pub async fn ingest(&self, channel: &Channel, body: &Verified<Vec<u8>>) -> Result<(), IngestError> {
         let provider =
             self.provider_of(channel).ok_or_else(|| IngestError::UnknownProvider(channel.provider.clone()))?;
-        let mut ingest = Ingest { channel: channel.id.clone(), statuses: Vec::new(), inbound: Vec::new() };
+        let mut ingest =
+            Ingest { channel: channel.id.clone(), statuses: Vec::new(), inbound: Vec::new(), phones: Vec::new() };
         for event in provider.parse(channel, body.get())? {
             match event {
                 ProviderEvent::Status(status) => ingest.statuses.push(status),
                 ProviderEvent::Inbound(message) => ingest.inbound.push(message),
+                ProviderEvent::PhoneShared(told) => ingest.phones.push(told),
                 ProviderEvent::TemplatesChanged => self.templates.forget(),
             }
         }
-        if ingest.statuses.is_empty() && ingest.inbound.is_empty() {
+        if ingest.statuses.is_empty() && ingest.inbound.is_empty() && ingest.phones.is_empty() {
             return Ok(());
         }
         let ingested = self.storage.ingest(ingest).await?;

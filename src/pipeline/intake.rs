@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use super::Pipeline;
 use super::guards::{self, Rules};
 use super::mailbox::Finished;
+use super::peers::{self, Given};
 use crate::domain::capability::{Capabilities, MediaKind};
 use crate::domain::channel::{Channel, ChannelState, Line, Messenger};
 use crate::domain::command::{Command, CommandBody, RecipientSource, SendMessage};
@@ -21,7 +22,6 @@ use crate::domain::outcome::{ErrorCode, Failure, FailureClass};
 use crate::domain::status::MessageState;
 use crate::domain::text::{pick_variants, seed_of};
 use crate::domain::time::{Millis, Timestamp};
-use crate::numbers;
 use crate::storage::StorageError;
 use crate::storage::guards::MessageGuards;
 use crate::storage::messages::NewMessage;
@@ -265,10 +265,10 @@ async fn store(pipeline: &Pipeline, command: &Command, messages: Vec<NewMessage>
     pipeline.storage.plan(plan_of(command, messages)).await.map(|_planned_before| ())
 }
 
-/// One person to write to, or why not.
+/// One person to write to.
 struct Recipient {
-    /// As it was given.
-    given: String,
+    /// As it was given: the ways to reach them, best first.
+    ways: Vec<Given>,
     /// Name for the address book.
     name: String,
 }
@@ -297,21 +297,26 @@ async fn plan_send(
         Err(failure) => return refuse(failure),
     };
     let rules = Rules::new(pipeline, command, &send.guards, line);
-    let read = read_peers(pipeline, &recipients, &channels);
+    let people: Vec<&[Given]> = recipients.iter().map(|recipient| recipient.ways.as_slice()).collect();
+    let read = peers::resolve(pipeline, &people, &channels).await?;
     let last_wrote = match channels.len() {
         0 | 1 => HashMap::new(),
         _ => pipeline.storage.last_inbound(&pairs(&channels, &read)).await?,
     };
     let mut seen = HashSet::new();
     let mut messages = Vec::new();
-    for (recipient, peer) in recipients.iter().zip(read) {
-        match peer {
-            Err(failure) => messages.push(refused(pipeline, command, &recipient.given, failure)),
-            Ok(peer) if seen.insert(peer.clone()) => {
-                let Some(channel) = choose(&channels, &peer, &last_wrote) else { continue };
-                messages.extend(messages_for(pipeline, &rules, command, send, recipient, &peer, channel));
+    for (recipient, peers) in recipients.iter().zip(&read) {
+        match choose(&channels, peers, &last_wrote) {
+            Some((channel, peer)) if seen.insert(peer.to_owned()) => {
+                messages.extend(messages_for(pipeline, &rules, command, send, recipient, peer, channel));
             }
-            Ok(_the_same_person_again) => {}
+            Some(_the_same_person_again) => {}
+            None => {
+                let given = recipient.ways.first().map_or("", Given::text);
+                let failure = peers.iter().find_map(|peer| peer.as_ref().err().cloned());
+                let failure = failure.unwrap_or_else(|| Failure::new(ErrorCode::NoChannel));
+                messages.push(refused(pipeline, command, given, failure));
+            }
         }
     }
     Ok(messages)
@@ -319,19 +324,20 @@ async fn plan_send(
 
 fn recipients_of(send: &SendMessage, people: &[CardPerson]) -> Vec<Recipient> {
     let name = format!("{} {}", send.first_name, send.last_name).trim().to_owned();
-    let given = |text: &String| Recipient { given: text.clone(), name: name.clone() };
     match send.recipients.source {
         RecipientSource::Main | RecipientSource::All => people
             .iter()
             .map(|person| Recipient {
-                given: person.phones.first().cloned().unwrap_or_default(),
+                ways: person.phones.iter().filter(|phone| !phone.is_empty()).cloned().map(Given::Phone).collect(),
                 name: if name.is_empty() { person.name.clone() } else { name.clone() },
             })
-            .filter(|recipient| !recipient.given.is_empty())
+            .filter(|recipient| !recipient.ways.is_empty())
             .collect(),
         RecipientSource::Given | RecipientSource::Group => {
-            let lists = [&send.recipients.phones, &send.recipients.chat_ids, &send.recipients.messenger_field];
-            lists.into_iter().flatten().map(given).collect()
+            let phones = send.recipients.phones.iter().cloned().map(Given::Phone);
+            let chats = send.recipients.chat_ids.iter().chain(&send.recipients.messenger_field).cloned();
+            let ways = phones.chain(chats.map(Given::Chat));
+            ways.map(|given| Recipient { ways: vec![given], name: name.clone() }).collect()
         }
     }
 }
@@ -372,47 +378,29 @@ async fn channels_for(
     Ok(Ok(channels))
 }
 
-/// Reads each recipient as an address at the messenger.
-fn read_peers(
-    pipeline: &Pipeline,
-    recipients: &[Recipient],
-    channels: &[Arc<Channel>],
-) -> Vec<Result<String, Failure>> {
-    let country = channels.iter().find_map(|channel| channel.settings.country.clone());
-    let country = country.unwrap_or_else(|| pipeline.settings.country.clone());
-    recipients.iter().map(|recipient| read_peer(&recipient.given, &country)).collect()
+/// Who is known where: channel and address.
+fn pairs(channels: &[Arc<Channel>], people: &[Vec<Result<String, Failure>>]) -> Vec<(String, String)> {
+    let of_person = |peers: &Vec<Result<String, Failure>>| {
+        let known = channels.iter().zip(peers).filter_map(|(channel, peer)| Some((channel, peer.as_ref().ok()?)));
+        known.map(|(channel, peer)| (channel.id.to_string(), peer.clone())).collect::<Vec<_>>()
+    };
+    people.iter().flat_map(of_person).collect()
 }
 
-/// Reads one recipient as an address at the messenger: digits for phones.
-///
-/// # Errors
-/// The [`Failure`] that a card or caller is told; its detail is the text as it was given.
-pub(crate) fn read_peer(given: &str, country: &str) -> Result<String, Failure> {
-    if given.starts_with('@') {
-        return Err(Failure::with(ErrorCode::Unsupported, given));
-    }
-    match numbers::read(given, country) {
-        Ok(phone) => Ok(phone.digits().to_owned()),
-        Err(_) => Err(Failure::with(ErrorCode::BadPhone, given)),
-    }
-}
-
-fn pairs(channels: &[Arc<Channel>], peers: &[Result<String, Failure>]) -> Vec<(String, String)> {
-    let known = peers.iter().filter_map(|peer| peer.as_ref().ok());
-    known.flat_map(|peer| channels.iter().map(|channel| (channel.id.to_string(), peer.clone()))).collect()
-}
-
-/// The channel the person last wrote to; otherwise the first that works; otherwise the first.
+/// Of the channels that reach the person: the one they last wrote to; otherwise the first that works; otherwise the first.
 fn choose<'a>(
     channels: &'a [Arc<Channel>],
-    peer: &str,
+    peers: &'a [Result<String, Failure>],
     last_wrote: &HashMap<(String, String), Timestamp>,
-) -> Option<&'a Arc<Channel>> {
-    let wrote = |channel: &&Arc<Channel>| last_wrote.get(&(channel.id.to_string(), peer.to_owned())).copied();
-    let latest = channels.iter().filter(|channel| wrote(channel).is_some()).max_by_key(wrote);
-    latest
-        .or_else(|| channels.iter().find(|channel| channel.state == ChannelState::Active))
-        .or_else(|| channels.first())
+) -> Option<(&'a Arc<Channel>, &'a str)> {
+    let reach: Vec<(&Arc<Channel>, &str)> =
+        channels.iter().zip(peers).filter_map(|(channel, peer)| Some((channel, peer.as_deref().ok()?))).collect();
+    let wrote = |(channel, peer): &(&Arc<Channel>, &str)| {
+        last_wrote.get(&(channel.id.to_string(), (*peer).to_owned())).copied()
+    };
+    let latest = reach.iter().filter(|way| wrote(way).is_some()).max_by_key(|way| wrote(way));
+    let works = |way: &&(&Arc<Channel>, &str)| way.0.state == ChannelState::Active;
+    latest.or_else(|| reach.iter().find(works)).or_else(|| reach.first()).copied()
 }
 
 /// The messages one recipient gets, in order.
@@ -486,7 +474,8 @@ pub(crate) fn contents_of(send: &SendMessage, capabilities: &Capabilities) -> Re
         let mut caption = if index == 0 { send.caption.clone() } else { String::new() };
         let can_caption = capabilities.captions.contains(&media);
         let alone = send.files.len() == 1 && caption.is_empty();
-        if alone && can_caption && !text.is_empty() && text.chars().count() <= capabilities.caption_max {
+        if alone && can_caption && !text.is_empty() && capabilities.text_unit.length(&text) <= capabilities.caption_max
+        {
             caption = std::mem::take(&mut text);
         }
         if !caption.is_empty() && !can_caption {
@@ -494,15 +483,13 @@ pub(crate) fn contents_of(send: &SendMessage, capabilities: &Capabilities) -> Re
             text = if text.is_empty() { std::mem::take(&mut caption) } else { format!("{text}\n{caption}") };
             caption.clear();
         }
-        if caption.chars().count() > capabilities.caption_max {
-            return Err(Failure::with(
-                ErrorCode::TooLong,
-                format!("{} / {}", caption.chars().count(), capabilities.caption_max),
-            ));
+        let length = capabilities.text_unit.length(&caption);
+        if length > capabilities.caption_max {
+            return Err(Failure::with(ErrorCode::TooLong, format!("{length} / {}", capabilities.caption_max)));
         }
         files.push(Content::Media { media, filename: file_name(link), link: link.clone(), caption });
     }
-    let length = text.chars().count();
+    let length = capabilities.text_unit.length(&text);
     if length > capabilities.text_max {
         return Err(Failure::with(ErrorCode::TooLong, format!("{length} / {}", capabilities.text_max)));
     }

@@ -125,8 +125,8 @@ impl PeerPaces {
     /// # Errors
     /// How long to wait: everything that may be borrowed is, or the provider asked for patience.
     pub fn take(&mut self, lane: &str, now: Timestamp) -> Result<(), Millis> {
-        let most = Millis(self.pace.interval.0 * i64::from(self.pace.burst.saturating_sub(1)));
-        let interval = self.pace.interval;
+        let (interval, burst) = self.pace.towards(lane);
+        let most = Millis(interval.0 * i64::from(burst.saturating_sub(1)));
         let peer = self.peer(lane, now);
         let wait = peer.patience.since(now).0.max(peer.paid.since(now).0 - most.0);
         if wait > 0 {
@@ -139,7 +139,8 @@ impl PeerPaces {
     /// The provider refused one for this pace: all that can be borrowed is, whoever borrowed it (a process before this
     /// one, another service on the same number). Refusals in a row wait 1, 4, 16, 64 s, as the provider asks.
     pub fn refused(&mut self, lane: &str, now: Timestamp) {
-        let all = Millis(self.pace.interval.0 * i64::from(self.pace.burst));
+        let (interval, burst) = self.pace.towards(lane);
+        let all = Millis(interval.0 * i64::from(burst));
         let peer = self.peer(lane, now);
         peer.paid = now.plus(all);
         peer.patience = now.plus(Millis::seconds(4_i64.pow(peer.refusals.min(REFUSALS_MAX))));
@@ -183,6 +184,17 @@ mod tests {
     fn most_in_a_second(sent: &[i64]) -> usize {
         let within = |(from, start): (usize, &i64)| sent.partition_point(|at| *at < start + 1000) - from;
         sent.iter().enumerate().map(within).max().unwrap()
+    }
+
+    #[test]
+    fn groups_have_a_pace_of_their_own() {
+        let pace = PeerPace { interval: Millis::seconds(1), burst: 2, in_groups: Some((Millis::seconds(3), 1)) };
+        let mut peers = PeerPaces::new(pace);
+        let mut taken = |lane: &str, millis| peers.take(lane, at(millis));
+        assert_eq!((taken("tg.42", 0), taken("tg.42", 0), taken("tg.42", 0)), (Ok(()), Ok(()), Err(Millis(1_000))));
+        for group in ["tg.-42", "beside:tg.-43", "tg.@shop_news"] {
+            assert_eq!((taken(group, 0), taken(group, 0)), (Ok(()), Err(Millis(3_000))), "{group}");
+        }
     }
 
     #[test]
@@ -246,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_recipient_gets_the_burst_and_then_one_per_interval() {
-        let mut peers = PeerPaces::new(PeerPace { interval: Millis::seconds(6), burst: 45 });
+        let mut peers = PeerPaces::new(PeerPace { interval: Millis::seconds(6), burst: 45, in_groups: None });
         for _ in 0..45 {
             assert_eq!(peers.take("a", NOW), Ok(()));
         }
@@ -259,7 +271,7 @@ mod tests {
 
     #[test]
     fn refusals_towards_one_recipient_wait_longer_each_time() {
-        let mut peers = PeerPaces::new(PeerPace { interval: Millis(1), burst: 45 });
+        let mut peers = PeerPaces::new(PeerPace { interval: Millis(1), burst: 45, in_groups: None });
         let mut now = NOW;
         let mut waits = Vec::new();
         for _ in 0..5 {
@@ -270,14 +282,14 @@ mod tests {
             assert_eq!(peers.take("b", now), Ok(()));
         }
         assert_eq!(waits, [1, 4, 16, 64, 64]);
-        let mut real = PeerPaces::new(PeerPace { interval: Millis::seconds(6), burst: 45 });
+        let mut real = PeerPaces::new(PeerPace { interval: Millis::seconds(6), burst: 45, in_groups: None });
         real.refused("a", NOW);
         assert_eq!(real.take("a", NOW), Err(Millis::seconds(6)), "one per interval: nothing can be borrowed");
     }
 
     #[test]
     fn idle_recipients_are_forgotten() {
-        let mut peers = PeerPaces::new(PeerPace { interval: Millis::seconds(6), burst: 45 });
+        let mut peers = PeerPaces::new(PeerPace { interval: Millis::seconds(6), burst: 45, in_groups: None });
         for n in 0..100_000 {
             assert_eq!(peers.take(&format!("lane {n}"), at(n * 13)), Ok(()));
         }

@@ -17,7 +17,7 @@ use crate::domain::effect::{
 };
 use crate::domain::ids::{CommandId, MessageId, PortalId};
 use crate::domain::job::{GIVEN, Job, JobKind, JobState, QueueKey};
-use crate::domain::message::{Content, MessageRecord};
+use crate::domain::message::{Content, MessageRecord, Silence};
 use crate::domain::outcome::{ErrorCode, Failure, FailureClass};
 use crate::domain::portal::{Portal, PortalState};
 use crate::domain::status::MessageState;
@@ -448,7 +448,8 @@ async fn view(pipeline: &Pipeline, record: &MessageRecord) -> Result<CommentView
         Some(id) => pipeline.storage.find_channel(id).await?,
         None => None,
     };
-    let messenger = channel.as_ref().and_then(|channel| pipeline.provider_of(channel)).map(|p| p.spec().messenger);
+    let spec = channel.as_ref().and_then(|channel| pipeline.provider_of(channel)).map(|provider| provider.spec());
+    let messenger = spec.map(|spec| spec.messenger);
     let template = match (&record.draft.content, &record.draft.fallback) {
         (Content::Template(call), _) => Some(call.template.label()),
         (Content::Text { .. } | Content::Media { .. }, Some(call)) if record.used_fallback => {
@@ -468,6 +469,7 @@ async fn view(pipeline: &Pipeline, record: &MessageRecord) -> Result<CommentView
         failure: record.failure.clone(),
         vendor_code: record.vendor_code.clone(),
         silence: record.silence,
+        receipts: spec.is_none_or(|spec| spec.silence.is_some()),
         silent_for: record.times.silent.map_or(Millis(0), |told| told.since(record.times.entered)),
         responsible: record.responsible.clone(),
         planned: planned(record, pipeline.clock.now()),
@@ -541,7 +543,9 @@ fn outcome_of(record: &MessageRecord, waited_for: MessageState) -> Result<(), Fa
         MessageState::Undecided => Err(Failure::new(ErrorCode::Undecided)),
         MessageState::Queued => Err(record.failure.clone().unwrap_or_else(|| Failure::new(ErrorCode::StillQueued))),
         MessageState::Accepted | MessageState::Sent | MessageState::Delivered | MessageState::Read => {
-            if record.state.rank() >= waited_for.rank() {
+            // What was never going to be confirmed is not missed.
+            let was_last = record.silence == Some(Silence::Closed) && record.times.silent.is_none();
+            if record.state.rank() >= waited_for.rank() || was_last {
                 Ok(())
             } else {
                 Err(Failure::with(ErrorCode::NotConfirmed, record.state.code()))

@@ -1,8 +1,11 @@
 //! The way in for programs: one message to one recipient through a channel they name.
 
+use std::sync::Arc;
+
 use super::Pipeline;
 use super::guards;
 use super::intake;
+use super::peers::{self, Given};
 use crate::domain::channel::Channel;
 use crate::domain::command::SendMessage;
 use crate::domain::message::Draft;
@@ -41,7 +44,7 @@ impl Pipeline {
     /// [`SubmitError`]; nothing was stored.
     pub async fn submit(
         &self,
-        channel: &Channel,
+        channel: &Arc<Channel>,
         to: &str,
         send: &SendMessage,
         key: Option<RequestKey>,
@@ -49,10 +52,11 @@ impl Pipeline {
         let provider = self.provider_of(channel).ok_or_else(|| {
             SubmitError::Refused(Failure::with(ErrorCode::Unsupported, format!("provider {}", channel.provider)))
         })?;
-        let country = channel.settings.country.as_deref().unwrap_or(&self.settings.country);
+        let given = [Given::Phone(to.to_owned())];
+        let read = peers::resolve(self, &[&given], std::slice::from_ref(channel)).await?;
+        let read = read.into_iter().flatten().next().unwrap_or_else(|| Err(Failure::new(ErrorCode::NoRecipient)));
         // Without the address: the caller knows it, and refusals travel further than messages.
-        let peer = intake::read_peer(to, country).map_err(|failure| Failure::new(failure.code));
-        let peer = peer.map_err(SubmitError::Refused)?;
+        let peer = read.map_err(|failure| SubmitError::Refused(Failure::new(failure.code)))?;
         let contents = intake::contents_of(send, &provider.spec().capabilities).map_err(SubmitError::Refused)?;
         let mut contents = contents.into_iter();
         let (Some(content), None) = (contents.next(), contents.next()) else {

@@ -25,10 +25,12 @@ const LOOK_MIN: Millis = Millis(500);
 /// Whoever runs a queue goes first; this is the net below.
 const GRACE: Millis = Millis::minutes(1);
 /// For a channel whose provider this version does not know: nobody sends or hears anything there.
-const UNKNOWN: (SilenceRule, UnclearRule) = (
-    SilenceRule { accepted: Millis::hours(1), sent: Millis::hours(1), horizon: Millis::hours(7 * 24) },
+const UNKNOWN: (Option<SilenceRule>, UnclearRule) = (
+    Some(SilenceRule { accepted: Millis::hours(1), sent: Millis::hours(1), horizon: HORIZON }),
     UnclearRule { wait: Millis::minutes(10), give_up: Millis::minutes(10) },
 );
+/// After this nothing is awaited of an unclear send whose provider tells nothing anyway.
+const HORIZON: Millis = Millis::hours(7 * 24);
 
 /// How long a provider may be silent, as configured; `None` is the provider's own rule ([`SilenceRule`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -90,7 +92,9 @@ pub(crate) async fn look(pipeline: &Pipeline) -> Result<usize, StorageError> {
 struct Rules<'a> {
     pipeline: &'a Pipeline,
     provider: String,
-    silence: SilenceRule,
+    /// `None`: the provider tells nothing after it took a message, so its silence says nothing.
+    silence: Option<SilenceRule>,
+    horizon: Millis,
     unclear: UnclearRule,
     now: Timestamp,
 }
@@ -100,12 +104,13 @@ impl<'a> Rules<'a> {
         let (own, unclear) =
             providers::find(&provider).map_or(UNKNOWN, |entry| (entry.spec.silence, entry.spec.unclear));
         let said = pipeline.settings.silence;
-        let silence = SilenceRule {
+        let silence = own.map(|own| SilenceRule {
             accepted: said.accepted.unwrap_or(own.accepted),
             sent: said.sent.unwrap_or(own.sent),
             horizon: said.closed.unwrap_or(own.horizon),
-        };
-        Self { pipeline, provider, silence, unclear, now }
+        });
+        let horizon = silence.map_or_else(|| said.closed.unwrap_or(HORIZON), |silence| silence.horizon);
+        Self { pipeline, provider, silence, horizon, unclear, now }
     }
 
     fn ago(&self, wait: Millis) -> Timestamp {
@@ -124,34 +129,36 @@ impl<'a> Rules<'a> {
             None,
             self.ago(Millis(self.pipeline.settings.not_after.0.saturating_add(GRACE.0))),
         )];
-        let steps = [
-            (MessageState::Undecided, Millis(self.unclear.give_up.0 + GRACE.0)),
-            (MessageState::Accepted, self.silence.accepted),
-            (MessageState::Sent, self.silence.sent),
-        ];
+        let mut steps = vec![(MessageState::Undecided, Millis(self.unclear.give_up.0 + GRACE.0))];
+        if let Some(silence) = self.silence {
+            steps.extend([(MessageState::Accepted, silence.accepted), (MessageState::Sent, silence.sent)]);
+        }
         for (state, wait) in steps {
             // While we were away nobody could hear, so a silence counts only if we were there all the time.
             if self.pipeline.since <= self.ago(wait) {
                 lookouts.push(lookout(state, None, self.ago(wait)));
             }
-            lookouts.push(lookout(state, Some(Silence::Told), self.ago(self.silence.horizon)));
+            lookouts.push(lookout(state, Some(Silence::Told), self.ago(self.horizon)));
         }
         lookouts
     }
 
     fn judge(&self, message: Watched) -> Option<Finding> {
         let waited = self.now.since(message.since);
-        let verdict =
-            match message.state {
-                MessageState::Queued => Verdict::Late,
-                MessageState::Undecided if waited < self.undecided(message.since) => return None,
-                MessageState::Undecided | MessageState::Accepted | MessageState::Sent => {
-                    if waited >= self.silence.horizon { Verdict::Closed } else { Verdict::Silent }
+        let verdict = match message.state {
+            MessageState::Queued => Verdict::Late,
+            MessageState::Undecided if waited < self.undecided(message.since) => return None,
+            MessageState::Undecided | MessageState::Accepted | MessageState::Sent => {
+                if waited >= self.horizon {
+                    Verdict::Closed
+                } else {
+                    Verdict::Silent
                 }
-                MessageState::Delivered | MessageState::Read | MessageState::Failed | MessageState::Cancelled => {
-                    return None;
-                }
-            };
+            }
+            MessageState::Delivered | MessageState::Read | MessageState::Failed | MessageState::Cancelled => {
+                return None;
+            }
+        };
         Some(Finding { message, verdict, begun_before: self.ago(self.unclear.give_up) })
     }
 }

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Entry, Provider, REGISTRY, ResolvedSettings, WebhookError, find, whatsapp_cloud};
+use super::{Entry, Provider, REGISTRY, ResolvedSettings, WebhookError, find, telegram_bot, whatsapp_cloud};
+use crate::domain::address::Addressing;
 use crate::domain::capability::{Handshake, WebhookAuth};
 use crate::domain::channel::{Channel, ChannelSettings, ChannelState};
 use crate::domain::ids::{ChannelId, LineId, MessageId};
@@ -38,10 +39,10 @@ pub(crate) struct Specimen {
     pub(crate) errors: fn() -> Vec<ErrorCase>,
     /// Callbacks for this channel that carry news.
     pub(crate) callbacks: &'static [&'static [u8]],
-    /// A callback for another sender.
-    pub(crate) foreign: &'static [u8],
+    /// A callback for another sender, where callbacks name their sender.
+    pub(crate) foreign: Option<&'static [u8]>,
     /// What the header of a callback must say to be believed.
-    pub(crate) sign: fn(&[u8]) -> String,
+    pub(crate) sign: fn(&Channel, &[u8]) -> String,
 }
 
 /// One row of an error table.
@@ -53,7 +54,7 @@ pub(crate) struct ErrorCase {
     pub(crate) retry_after: Option<Millis>,
 }
 
-static SPECIMENS: &[&Specimen] = &[&whatsapp_cloud::tests::SPECIMEN];
+static SPECIMENS: &[&Specimen] = &[&whatsapp_cloud::tests::SPECIMEN, &telegram_bot::tests::SPECIMEN];
 
 /// A channel with the specimen's credentials.
 pub(crate) fn channel(specimen: &Specimen) -> Channel {
@@ -113,7 +114,8 @@ fn specifications_are_sane() {
         assert_eq!(names.len(), spec.credentials.len(), "{}: two fields of one name", spec.id);
         assert!(spec.credentials.iter().any(|field| field.required), "{}", spec.id);
         match spec.webhook_auth {
-            WebhookAuth::HmacSha256 { credential: name, header, .. } => {
+            WebhookAuth::HmacSha256 { credential: name, header, .. }
+            | WebhookAuth::HeaderSecret { credential: name, header } => {
                 let field = credential(name).unwrap();
                 assert!(field.required && field.secret && !header.is_empty(), "{}", spec.id);
             }
@@ -130,10 +132,23 @@ fn specifications_are_sane() {
         assert!(can.captions.iter().all(|kind| can.media_by_link.contains(kind)));
         assert!(can.captions.is_empty() == (can.caption_max == 0));
         assert!(can.per_peer.is_none_or(|pace| pace.interval > Millis(0) && pace.burst > 0));
+        let groups = can.per_peer.and_then(|pace| pace.in_groups);
+        assert!(groups.is_none_or(|(interval, burst)| interval > Millis(0) && burst > 0));
         assert!(can.service_window.is_none_or(|window| window > Millis(0)));
-        assert!(Millis(0) < spec.unclear.wait && spec.unclear.wait <= spec.unclear.give_up);
-        let silence = spec.silence;
-        assert!(Millis(0) < silence.accepted && silence.accepted <= silence.sent && silence.sent < silence.horizon);
+        assert!(Millis(0) <= spec.unclear.wait && spec.unclear.wait <= spec.unclear.give_up);
+        match spec.silence {
+            Some(silence) => {
+                assert!(Millis(0) < spec.unclear.wait, "{}: statuses are an echo", spec.id);
+                assert!(Millis(0) < silence.accepted && silence.accepted <= silence.sent);
+                assert!(silence.sent < silence.horizon);
+            }
+            None => assert_eq!(spec.unclear.give_up, Millis(0), "{}: there is nothing to wait for", spec.id),
+        }
+        if let Addressing::Chats { prefix } = spec.addressing {
+            let letters = prefix.strip_suffix('.').unwrap();
+            assert!(!letters.is_empty() && letters.bytes().all(|b| b.is_ascii_lowercase()), "{}", spec.id);
+            assert!(REGISTRY.iter().filter(|other| other.spec.addressing == spec.addressing).count() == 1);
+        }
         assert!(entry.defaults.base_url.starts_with("https://") && !entry.defaults.base_url.ends_with('/'));
     }
 }
@@ -144,6 +159,8 @@ fn what_is_claimed_exists() {
         let provider = build(specimen.entry, "http://127.0.0.1:9");
         assert!(std::ptr::eq(provider.spec(), specimen.entry.spec));
         assert_eq!(provider.spec().capabilities.templates, provider.templates().is_some());
+        let own_secret = matches!(provider.spec().webhook_auth, WebhookAuth::HeaderSecret { .. });
+        assert!(!own_secret || provider.webhooks().is_some(), "nobody else can tell the vendor this secret");
     }
 }
 
@@ -324,14 +341,16 @@ fn callbacks_are_read_and_foreign_or_damaged_ones_are_not() {
                 assert!(matches!(provider.parse(&own, &body[..end]), Err(WebhookError::Malformed(_))), "cut at {end}");
             }
         }
-        assert_eq!(provider.parse(&own, specimen.foreign), Err(WebhookError::ForeignSender));
+        if let Some(foreign) = specimen.foreign {
+            assert_eq!(provider.parse(&own, foreign), Err(WebhookError::ForeignSender));
+        }
         let deep = "[".repeat(100_000);
         for body in ["", "null", "[]", "{}", "\"text\"", "{\"object\":\"page\",\"entry\":[]}", "\u{0}", &deep] {
             assert!(matches!(provider.parse(&own, body.as_bytes()), Err(WebhookError::Malformed(_))));
         }
         let mut bare = channel(specimen);
         bare.credentials.clear();
-        assert!(provider.parse(&bare, specimen.foreign).is_err());
+        assert!(specimen.foreign.is_none_or(|foreign| provider.parse(&bare, foreign).is_err()));
     }
 }
 
@@ -340,12 +359,20 @@ fn only_the_vendors_own_signature_is_believed() {
     for specimen in SPECIMENS {
         let own = channel(specimen);
         let auth = &specimen.entry.spec.webhook_auth;
-        let WebhookAuth::HmacSha256 { header: expected, .. } = auth;
+        let (expected, covers_body) = match auth {
+            WebhookAuth::HmacSha256 { header, .. } => (header, true),
+            WebhookAuth::HeaderSecret { header, .. } => (header, false),
+        };
+        let other = Channel { id: ChannelId::new("01OTHER"), ..channel(specimen) };
+        let mut stranger = channel(specimen);
+        stranger.credentials.values_mut().for_each(|value| value.push('x'));
         for body in specimen.callbacks {
-            let signature = (specimen.sign)(body);
+            let signature = (specimen.sign)(&own, body);
             let header = |name: &str| name.eq_ignore_ascii_case(expected).then_some(signature.as_str());
             assert!(webhook_auth::verify(auth, &own, header, body));
-            assert!(!webhook_auth::verify(auth, &own, header, specimen.foreign));
+            assert_eq!(webhook_auth::verify(auth, &own, header, b"{\"forged\":1}"), !covers_body);
+            assert!(!webhook_auth::verify(auth, &stranger, header, body));
+            assert!(covers_body || !webhook_auth::verify(auth, &other, header, body), "a secret is of one channel");
             assert!(!webhook_auth::verify(auth, &own, |_| None, body));
         }
     }

@@ -21,8 +21,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use crate::domain::address::Addressing;
 use crate::domain::capability::{
-    Capabilities, CredentialField, Handshake, MediaKind, PeerPace, ProviderSpec, SilenceRule, UnclearRule, WebhookAuth,
+    Capabilities, CredentialField, Handshake, MediaKind, PeerPace, ProviderSpec, SilenceRule, TextUnit, UnclearRule,
+    WebhookAuth,
 };
 use crate::domain::channel::{Channel, Messenger};
 use crate::domain::event::ProviderEvent;
@@ -33,8 +35,9 @@ use crate::domain::template::TemplateDef;
 use crate::domain::time::Millis;
 use crate::outbound::{Answer, Call, Outbound};
 
+use super::failures::{Secrets, of_call, of_reading, refusal};
 use super::{Entry, Provider, ProviderSettings, ResolvedSettings, Templates, WebhookError};
-use errors::{Secrets, of_answer, of_call, of_reading, refusal};
+use errors::of_answer;
 
 const PHONE_NUMBER_ID: &str = "phone_number_id";
 const WABA_ID: &str = "waba_id";
@@ -47,9 +50,11 @@ pub static SPEC: ProviderSpec = ProviderSpec {
     id: "whatsapp_cloud",
     title: "WhatsApp Cloud API",
     messenger: Messenger::Whatsapp,
+    addressing: Addressing::Phones,
     capabilities: Capabilities {
         // "Text messages": body 1 to 4096. Longer is refused with 100 or 131009.
         text_max: 4096,
+        text_unit: TextUnit::Characters,
         // "Image / Video / Document messages": caption up to 1024. "Audio messages" and "Sticker messages": none.
         caption_max: 1024,
         captions: &[MediaKind::Image, MediaKind::Video, MediaKind::Document],
@@ -61,7 +66,7 @@ pub static SPEC: ProviderSpec = ProviderSpec {
         // "Throughput": 80 messages a second for a number by default (20 for a number shared with the phone app).
         messages_per_second: 80.0,
         // "Rate limits", pair rate: one in 6 s to one person; 45 may be borrowed at once.
-        per_peer: Some(PeerPace { interval: Millis::seconds(6), burst: 45 }),
+        per_peer: Some(PeerPace { interval: Millis::seconds(6), burst: 45, in_groups: None }),
     },
     credentials: &[
         CredentialField { name: PHONE_NUMBER_ID, required: true, secret: false },
@@ -76,7 +81,11 @@ pub static SPEC: ProviderSpec = ProviderSpec {
     // A status usually follows within seconds; webhooks are repeated for days, but a person cannot wait for days.
     unclear: UnclearRule { wait: Millis::seconds(60), give_up: Millis::minutes(10) },
     // "Webhooks": what we did not take is sent again "with decreasing frequency" for up to 7 days, and then never.
-    silence: SilenceRule { accepted: Millis::minutes(15), sent: Millis::hours(1), horizon: Millis::hours(7 * 24) },
+    silence: Some(SilenceRule {
+        accepted: Millis::minutes(15),
+        sent: Millis::hours(1),
+        horizon: Millis::hours(7 * 24),
+    }),
 };
 
 /// How to make it.
@@ -125,7 +134,7 @@ impl WhatsappCloud {
 
     /// A call that changes nothing over there; the answer is the vendor's JSON.
     async fn read(&self, channel: &Channel, url: String, token: &str) -> Result<Value, SendError> {
-        let secrets = Secrets::of(channel);
+        let secrets = Secrets::of(&SPEC, channel);
         let answer = self.outbound.call(Call::get(url).bearer(token)).await;
         let answer = answer.map_err(|e| of_reading(of_call(&e, &secrets)))?;
         match success(&answer) {
@@ -163,7 +172,7 @@ impl Provider for WhatsappCloud {
     }
 
     async fn send(&self, channel: &Channel, message: &OutboundMessage) -> Result<Accepted, SendError> {
-        let secrets = Secrets::of(channel);
+        let secrets = Secrets::of(&SPEC, channel);
         let (object, token) = self.object(channel, PHONE_NUMBER_ID)?;
         let body = wire::body(message).map_err(|failure| refusal(FailureClass::Rejected, failure))?;
         let call = Call::post_json(format!("{object}/messages"), body).bearer(token);

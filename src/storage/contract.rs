@@ -5,6 +5,7 @@
 
 mod authorizations;
 mod backends;
+mod chats;
 mod guards;
 mod model;
 mod past;

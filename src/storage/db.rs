@@ -657,6 +657,7 @@ fn migrations() -> Migrator {
         (3, "guards", include_str!("../../migrations/0003_guards.sql")),
         (5, "retention", include_str!("../../migrations/0005_retention.sql")),
         (6, "scale", include_str!("../../migrations/0006_scale.sql")),
+        (7, "chats", include_str!("../../migrations/0007_chats.sql")),
         (9, "amocrm", include_str!("../../migrations/0009_amocrm.sql")),
     ];
     let list = FILES.iter().map(|(version, name, text)| {

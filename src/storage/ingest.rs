@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use super::db::{Tx, args};
 use super::messages::{self, MessageNews};
 use super::writer::{Context, Harvest, Outcome, Step};
-use super::{Storage, StorageError, sql};
-use crate::domain::event::{InboundMessage, StatusNews};
+use super::{Storage, StorageError, chats, sql};
+use crate::domain::event::{InboundMessage, SharedPhone, StatusNews};
 use crate::domain::ids::{ChannelId, MessageId};
 use crate::domain::job::{Job, JobKind, QueueKey};
 use crate::domain::time::{Millis, Timestamp};
@@ -22,6 +22,8 @@ pub struct Ingest {
     pub statuses: Vec<StatusNews>,
     /// What people wrote.
     pub inbound: Vec<InboundMessage>,
+    /// Phones that people shared.
+    pub phones: Vec<SharedPhone>,
 }
 
 /// What was new in it.
@@ -69,6 +71,7 @@ pub(super) async fn write(
     settle_unclear(tx, &news, harvest).await?;
     messages::move_up(tx, context, now, &news.iter().collect::<Vec<_>>(), harvest).await?;
     store_inbound(tx, now, ingests).await?;
+    chats::write(tx, now, ingests).await?;
     Ok(answers)
 }
 
@@ -105,6 +108,7 @@ fn news_of(ingest: &Ingest, status: &StatusNews, id: MessageId, now: Timestamp) 
         failure: status.failure.clone(),
         vendor_code: status.vendor_code.clone(),
         used_fallback: false,
+        last: false,
     }
 }
 

@@ -55,6 +55,8 @@ pub struct MessageNews {
     pub vendor_code: String,
     /// True when the fallback template was sent.
     pub used_fallback: bool,
+    /// True when the vendor will tell nothing more of the message, so that nothing is awaited of it.
+    pub last: bool,
 }
 
 impl MessageNews {
@@ -70,6 +72,7 @@ impl MessageNews {
             failure: None,
             vendor_code: String::new(),
             used_fallback: false,
+            last: false,
         }
     }
 }
@@ -293,6 +296,7 @@ impl Merged<'_> {
             Some(news.vendor_code.clone()).filter(|code| !code.is_empty()),
             news.used_fallback,
             now.0,
+            if news.last { Silence::Closed.code() } else { "" },
         ]
     }
 

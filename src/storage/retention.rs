@@ -153,6 +153,17 @@ pub const TABLES: &[(&str, Growth)] = &[
         }]),
     ),
     (
+        "chat_phones",
+        Growth::Grows(&[Rule {
+            table: "chat_phones",
+            act: Act::Delete,
+            age: |keep| keep.dialogs,
+            find: sql::OLD_CHAT_PHONES,
+            apply: sql::CHAT_PHONES_DELETE,
+            by_time: false,
+        }]),
+    ),
+    (
         "api_requests",
         Growth::Grows(&[Rule {
             table: "api_requests",

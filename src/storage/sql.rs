@@ -128,6 +128,12 @@ statements! {
     OLD_DIALOGS = "SELECT d.peer AS key, MAX(d.changed_ms) AS at_ms,
             CAST(CASE WHEN MAX(d.changed_ms) < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
         FROM dialogs d WHERE d.peer > $1 GROUP BY d.peer ORDER BY d.peer LIMIT $3";
+    /// Phones whose person has been forgotten.
+    OLD_CHAT_PHONES = "SELECT p.phone AS key, MAX(p.shared_ms) AS at_ms,
+            CAST(CASE WHEN MAX(p.shared_ms) < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
+        FROM chat_phones p WHERE p.phone > $1 AND NOT EXISTS (SELECT 1 FROM dialogs d
+            WHERE d.channel_id = p.channel_id AND d.peer = p.peer)
+        GROUP BY p.phone ORDER BY p.phone LIMIT $3";
     /// Idempotency keys.
     OLD_API_REQUESTS = "SELECT r.key, r.created_ms AS at_ms, CAST(CASE WHEN r.created_ms < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
         FROM api_requests r WHERE r.key > $1 ORDER BY r.key LIMIT $3";
@@ -464,15 +470,16 @@ batches! {
         UPDATE jobs SET state = 'started', started_by = v.started_by, started_ms = v.now_ms, changed_ms = v.now_ms
         FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead' AND ", owns!("jobs"), " RETURNING jobs.id");
     /// Messages move up.
-    MESSAGES_MOVE["tttiiiiiiittttii"] = "WITH v(id, channel_id, state, rank, below, accepted_ms, sent_ms, delivered_ms, read_ms,
-            failed_ms, provider_id, error_code, error_detail, vendor_code, used_fallback, now_ms) AS (VALUES {rows})
+    MESSAGES_MOVE["tttiiiiiiittttiit"] = "WITH v(id, channel_id, state, rank, below, accepted_ms, sent_ms, delivered_ms, read_ms,
+            failed_ms, provider_id, error_code, error_detail, vendor_code, used_fallback, now_ms, silence) AS
+            (VALUES {rows})
         UPDATE messages SET state = v.state, rank = v.rank,
             accepted_ms = COALESCE(messages.accepted_ms, v.accepted_ms), sent_ms = COALESCE(messages.sent_ms, v.sent_ms),
             delivered_ms = COALESCE(messages.delivered_ms, v.delivered_ms),
             read_ms = COALESCE(messages.read_ms, v.read_ms), failed_ms = v.failed_ms,
             provider_id = COALESCE(messages.provider_id, v.provider_id), error_code = v.error_code,
             error_detail = v.error_detail, vendor_code = v.vendor_code,
-            used_fallback = CASE WHEN v.used_fallback = 1 THEN 1 ELSE messages.used_fallback END, silence = '',
+            used_fallback = CASE WHEN v.used_fallback = 1 THEN 1 ELSE messages.used_fallback END, silence = v.silence,
             changed_ms = v.now_ms
         FROM v WHERE messages.id = v.id AND messages.inbound = 0 AND messages.rank < v.below
             AND (v.channel_id IS NULL OR messages.channel_id = v.channel_id)
@@ -558,6 +565,10 @@ batches! {
     /// People are forgotten who have been silent on every channel.
     DIALOGS_DELETE["ti"] = "DELETE FROM dialogs WHERE (channel_id, peer) IN (SELECT d.channel_id, d.peer
             FROM (VALUES {rows}) AS v JOIN dialogs d ON d.peer = v.column1 AND d.changed_ms < v.column2)";
+    /// Phones go whose person has been forgotten.
+    CHAT_PHONES_DELETE["ti"] = "DELETE FROM chat_phones WHERE (channel_id, phone) IN (SELECT p.channel_id, p.phone
+            FROM (VALUES {rows}) AS v JOIN chat_phones p ON p.phone = v.column1 AND p.shared_ms < v.column2
+            WHERE NOT EXISTS (SELECT 1 FROM dialogs d WHERE d.channel_id = p.channel_id AND d.peer = p.peer))";
     /// Idempotency keys go.
     API_REQUESTS_DELETE["ti"] = "DELETE FROM api_requests WHERE key IN (SELECT r.key FROM (VALUES {rows}) AS v
             JOIN api_requests r ON r.key = v.column1 AND r.created_ms < v.column2)";
@@ -571,6 +582,13 @@ batches! {
     CHANNELS_ECHO["ti"] = "WITH v(id, echo_ms) AS (VALUES {rows})
         UPDATE channels SET echo_ms = v.echo_ms FROM v
         WHERE channels.id = v.id AND (channels.echo_ms IS NULL OR channels.echo_ms < v.echo_ms)";
+    /// People shared their phones: the last chat of each counts.
+    CHAT_PHONES_PUT["ttti"] = "INSERT INTO chat_phones (channel_id, phone, peer, shared_ms) VALUES {rows}
+        ON CONFLICT (channel_id, phone) DO UPDATE SET peer = excluded.peer, shared_ms = excluded.shared_ms";
+    /// The chats that phones lead to.
+    CHAT_PHONES_FIND["tt"] = "WITH v(channel_id, phone) AS (VALUES {rows})
+        SELECT DISTINCT p.channel_id, p.phone, p.peer FROM v
+        JOIN chat_phones p ON p.channel_id = v.channel_id AND p.phone = v.phone";
     /// A person wrote: the window opens, and never closes earlier because of late news.
     DIALOGS_WROTE["tttii"] = "INSERT INTO dialogs (channel_id, peer, name, last_inbound_ms, changed_ms) VALUES {rows}
         ON CONFLICT (channel_id, peer) DO UPDATE SET
@@ -611,10 +629,11 @@ batches! {
     COMMANDS_TOUCH["ti"] = "WITH v(id, now_ms) AS (VALUES {rows})
         UPDATE commands SET changed_ms = v.now_ms FROM v WHERE commands.id = v.id AND commands.state = 'open'
         RETURNING commands.id";
-    /// How many messages of a command have reached what is waited for.
+    /// How many messages of a command have reached what is waited for, or will never tell more.
     COMMANDS_PROGRESS["t"] = "WITH v(id) AS (VALUES {rows})
         SELECT c.id, COUNT(DISTINCT m.id) AS total,
-            COUNT(DISTINCT CASE WHEN m.rank >= c.wait_rank THEN m.id END) AS reached
+            COUNT(DISTINCT CASE WHEN m.rank >= c.wait_rank
+                OR (m.silence = 'closed' AND m.silent_ms IS NULL) THEN m.id END) AS reached
         FROM v JOIN commands c ON c.id = v.id JOIN messages m ON m.command_id = c.id GROUP BY c.id";
     /// The CRM gets its result now.
     COMMANDS_ANSWER["tii"] = "WITH v(id, in_time, now_ms) AS (VALUES {rows})

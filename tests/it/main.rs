@@ -24,6 +24,7 @@ mod proxy;
 mod recover;
 mod replicas;
 mod seen;
+mod telegram;
 mod trouble;
 mod unclear;
 mod watch;

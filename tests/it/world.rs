@@ -62,6 +62,7 @@ impl Default for Wish {
         sandbox.graph.read_ms = 40;
         sandbox.graph.jitter_ms = 10;
         sandbox.graph.http_links = true;
+        sandbox.telegram.retry_scale = 0.01;
         Self {
             postgres: false,
             database: None,
@@ -251,6 +252,8 @@ client_id = "{id}"
 client_secret = "{client_secret}"
 [providers.whatsapp_cloud]
 base_url = "{graph}"
+[providers.telegram_bot]
+base_url = "{telegram}"
 [log]
 level = "{level}"
 spans = {spans}
@@ -258,6 +261,7 @@ spans = {spans}
 "#,
             oauth = addresses.oauth,
             graph = with_port(&addresses.graph, wish.graph),
+            telegram = addresses.telegram,
             id = app.client_id,
             bitrix24 = wish.bitrix24,
             level = wish.log,

@@ -9,6 +9,7 @@ mod amocrm;
 mod bitrix;
 mod observe;
 mod page;
+mod telegram;
 mod whatsapp;
 
 use std::sync::Arc;
@@ -134,6 +135,9 @@ async fn route(world: &Arc<World>, request: &Request) -> Outcome {
         ["control", "phones", rest @ ..] => whatsapp::phones(&ask, rest),
         ["control", "ledger", rest @ ..] => whatsapp::ledger(&ask, rest),
         ["control", "graph"] => whatsapp::graph(&ask),
+        ["control", "telegram"] => telegram::server(&ask),
+        ["control", "bots", rest @ ..] => telegram::bots(&ask, rest),
+        ["control", "people", rest @ ..] => telegram::people(&ask, rest),
         ["control", rest @ ..] => observe::route(&ask, rest).await,
         _ => Err(Refusal::missing("page; the control API is below /control/")),
     }

@@ -26,6 +26,7 @@ pub(super) async fn route(ask: &Ask<'_>, rest: &[&str]) -> Outcome {
             "server_endpoint": world.bitrix.server_endpoint(),
             "amocrm": world.amo.account_url(),
             "graph": world.graph.base_url(),
+            "telegram": world.telegram.base_url(),
         })),
         ("GET", ["clock"]) => good(&json!({"now_ms": world.now_ms(), "offset_ms": world.clock.offset_ms()})),
         ("POST", ["clock", "advance"]) => {
@@ -57,6 +58,7 @@ pub(super) async fn route(ask: &Ask<'_>, rest: &[&str]) -> Outcome {
         (_, ["knobs", "queue", rest @ ..]) => knobs(ask, &world.bitrix.queue, rest),
         (_, ["knobs", "bots", rest @ ..]) => knobs(ask, &world.amo.courier, rest),
         (_, ["knobs", "webhooks", rest @ ..]) => knobs(ask, &world.graph.courier, rest),
+        (_, ["knobs", "updates", rest @ ..]) => knobs(ask, &world.telegram.courier, rest),
         _ => Err(Refusal::missing("route")),
     }
 }
@@ -113,6 +115,7 @@ fn reset(world: &Arc<World>) {
     world.bitrix.queue.set_knobs(world, CourierKnobs::default());
     world.graph.courier.set_knobs(world, CourierKnobs::default());
     world.amo.courier.set_knobs(world, Amo::usual_knobs());
+    world.telegram.courier.set_knobs(world, CourierKnobs::default());
     world.journal.clear();
 }
 

@@ -27,6 +27,8 @@ mod page;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod telegram;
+#[cfg(test)]
 mod wa_edges;
 #[cfg(test)]
 mod wa_messages;

@@ -23,6 +23,7 @@ use crate::http::State;
 use crate::http::admin::Admin;
 use crate::http::problem::Problem;
 use crate::numbers;
+use crate::pipeline::addresses::NotConnected;
 use crate::providers::{self, REGISTRY};
 use crate::storage::channels::NewChannel;
 
@@ -44,7 +45,7 @@ pub(super) struct AddChannel {
     #[schema(example = "+7 495 000-00-00", max_length = 100)]
     name: String,
     /// The provider's fields by name. `whatsapp_cloud`: `phone_number_id`, `access_token`, `app_secret`,
-    /// `verify_token`, and `waba_id` for templates.
+    /// `verify_token`, and `waba_id` for templates. `telegram_bot`: `token`; the bot is asked and connected at once.
     credentials: BTreeMap<String, String>,
     /// Options; left out, the provider's own limits and the configuration hold.
     #[serde(default)]
@@ -149,7 +150,7 @@ pub(super) struct ChannelView {
     reason: String,
     /// Its way back to its pace; null when it sends as fast as it may, or not at all.
     ramp: Option<RampView>,
-    /// The address to enter at the provider.
+    /// The address to enter at the provider; `telegram_bot` is told by itself.
     webhook_url: String,
     /// Names of the credentials it has. Their values never come back.
     credentials: Vec<String>,
@@ -188,7 +189,7 @@ pub(super) struct Cancelled {
 #[utoipa::path(post, path = "/api/v1/lines/{line}/channels", tag = "channels", operation_id = "create_channel",
     params(("line" = String, Path, description = "Id of the line")), request_body = AddChannel,
     responses((status = 201, description = "Added; secrets never come back", body = ChannelView),
-        (status = 404, description = "No such line"),
+        (status = 404, description = "No such line"), (status = 409, description = "Another channel has this sender"),
         (status = 422, description = "Unknown provider, or credentials or settings that do not fit it")))]
 pub(super) async fn create(
     _: Admin,
@@ -205,8 +206,19 @@ pub(super) async fn create(
         credentials: credentials_of(spec, add.credentials)?,
         settings: settings_of(add.settings)?,
     };
+    state.pipeline.may_connect(spec.id, &new.credentials).await?.map_err(|why| match why {
+        NotConnected::Refused(words) => {
+            Problem::Unprocessable(format!("credentials: {} refuses them: {words}", spec.title))
+        }
+        NotConnected::Taken(other) => {
+            Problem::Conflict(format!("credentials: channel {other} has this sender already"))
+        }
+    })?;
     let id = state.storage.add_channel(new).await?;
     tracing::info!(channel.id = %id, provider = spec.id, "channel added");
+    let channel = load(&state, &id).await?;
+    state.pipeline.connect(&channel).await;
+    // The vendor may have stopped it at once.
     let channel = load(&state, &id).await?;
     Ok((Json(view(&state, &channel)), StatusCode::CREATED))
 }
@@ -374,7 +386,7 @@ fn view(state: &State, channel: &Channel) -> ChannelView {
         state: word,
         reason: reason.to_owned(),
         ramp,
-        webhook_url: format!("{}/webhooks/{}/{}", state.public_url, channel.provider, channel.id),
+        webhook_url: state.pipeline.webhook_url(channel),
         credentials: channel.credentials.keys().cloned().collect(),
         settings: Settings {
             messages_per_second: channel.settings.messages_per_second,

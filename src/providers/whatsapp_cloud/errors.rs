@@ -8,21 +8,12 @@
 
 use serde_json::Value;
 
-use crate::domain::channel::Channel;
 use crate::domain::outcome::{ErrorCode, Failure, FailureClass, SendError, ThrottleScope};
 use crate::domain::time::Millis;
-use crate::outbound::{Answer, CallError};
+use crate::outbound::Answer;
+use crate::providers::failures::{self, DEFAULT_WAIT, DETAIL_MAX, RAW_MAX, SCAN_MAX, Secrets};
 
 use FailureClass::{Misconfigured, NotPermitted, Rejected, Throttled, Unavailable};
-
-/// Longest raw answer that is kept, in characters.
-const RAW_MAX: usize = 2_000;
-/// Longest wording of the vendor that is shown to people, in characters.
-const DETAIL_MAX: usize = 300;
-/// Characters of an answer that are searched for our secrets before it is cut.
-const SCAN_MAX: usize = 64 * 1024;
-/// Wait after a throttle answer that names neither a time nor a code of the table.
-const DEFAULT_WAIT: Millis = Millis::seconds(30);
 
 /// The limit of one sender towards one recipient.
 const PAIR_LIMIT: i64 = 131_056;
@@ -187,34 +178,6 @@ fn find(code: i64) -> Option<&'static Row> {
     ERRORS.iter().find(|row| (row.first..=row.last).contains(&code))
 }
 
-/// What must never leave in a text that the vendor wrote.
-///
-/// The vendor quotes a token it dislikes ("Malformed access token …"), and its wording goes to the card and the
-/// journal.
-pub(super) struct Secrets<'a>(Vec<&'a str>);
-
-impl<'a> Secrets<'a> {
-    /// The secret credentials of a channel, as the specification marks them.
-    pub(super) fn of(channel: &'a Channel) -> Self {
-        /// Shorter values are no secrets worth the name, and would make holes in ordinary words.
-        const MIN: usize = 6;
-        let secret = super::SPEC.credentials.iter().filter(|field| field.secret);
-        Self(secret.map(|field| channel.credential(field.name)).filter(|value| value.len() >= MIN).collect())
-    }
-
-    /// The text with every secret blotted out, cut to `max` characters.
-    fn hide(&self, text: &str, max: usize) -> String {
-        let mut shown = text.to_owned();
-        for secret in &self.0 {
-            // The vendor's JSON writes `/` as `\/`.
-            for spelling in [(*secret).to_owned(), secret.replace('/', "\\/")] {
-                shown = shown.replace(&spelling, "•••");
-            }
-        }
-        shown.chars().take(max).collect()
-    }
-}
-
 /// Judges an answer that is not an acceptance.
 ///
 /// The vendor's code decides where the table knows it, whatever the HTTP status. Otherwise: 503 is `Unavailable` with
@@ -240,9 +203,7 @@ pub(super) fn of_answer(answer: &Answer, secrets: &Secrets<'_>) -> SendError {
         (None, 400..=499) => (Rejected, ErrorCode::Rejected),
         (None, _) => (FailureClass::Indeterminate, ErrorCode::Undecided),
     };
-    // "In zero seconds" would be a tight loop, so it counts as no answer to the question.
-    let asked = answer.retry_after().map(|wait| Millis(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)));
-    let asked = asked.filter(|wait| *wait > Millis(0));
+    let asked = failures::asked_wait(answer);
     let retry_after = match class {
         Throttled => asked.or(row.and_then(|row| row.wait)).or(Some(DEFAULT_WAIT)),
         Unavailable => asked,
@@ -266,53 +227,6 @@ pub(super) fn of_answer(answer: &Answer, secrets: &Secrets<'_>) -> SendError {
     }
 }
 
-/// Judges a call without an answer.
-///
-/// Not connected is surely not sent; no answer is not known; an address that our own guard refuses is for the
-/// administrator, who set it.
-pub(super) fn of_call(error: &CallError, secrets: &Secrets<'_>) -> SendError {
-    let (class, code) = match error {
-        CallError::Refused(_) => (Misconfigured, ErrorCode::Misconfigured),
-        CallError::NotConnected(_) => (Unavailable, ErrorCode::Expired),
-        CallError::NoAnswer(_) => (FailureClass::Indeterminate, ErrorCode::Undecided),
-    };
-    let words = error.to_string();
-    SendError {
-        class,
-        failure: Failure::with(code, secrets.hide(&words, DETAIL_MAX)),
-        vendor_code: String::new(),
-        raw: secrets.hide(&words, RAW_MAX),
-        retry_after: None,
-        answered_by_gateway: false,
-        scope: ThrottleScope::Channel,
-    }
-}
-
-/// Refuses without a call: nothing has left, nothing needs to be settled.
-pub(super) fn refusal(class: FailureClass, failure: Failure) -> SendError {
-    SendError {
-        class,
-        failure,
-        vendor_code: String::new(),
-        raw: String::new(),
-        retry_after: None,
-        answered_by_gateway: false,
-        scope: ThrottleScope::Channel,
-    }
-}
-
-/// The same for a call that only reads: it changes nothing over there, so an unclear end is merely a failed try.
-///
-/// Without this an unanswered look-up would mark a message as perhaps sent that never left.
-pub(super) fn of_reading(mut error: SendError) -> SendError {
-    if error.class == FailureClass::Indeterminate {
-        error.class = Unavailable;
-        error.failure.code = ErrorCode::Expired;
-        error.answered_by_gateway = false;
-    }
-    error
-}
-
 /// Reads the `errors` of a failed status: the failure and the vendor's code.
 ///
 /// Shape: an array of error objects without the outer `error`; the first one counts. Unknown codes are `Rejected` with
@@ -330,6 +244,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::outbound::CallError;
+    use crate::providers::failures::{of_call, of_reading};
 
     const NONE: Secrets<'static> = Secrets(Vec::new());
 

@@ -33,8 +33,8 @@ pub(crate) static SPECIMEN: Specimen = Specimen {
         include_bytes!("../../../tests/fixtures/whatsapp_cloud/status_sent.json"),
         include_bytes!("../../../tests/fixtures/whatsapp_cloud/inbound_text.json"),
     ],
-    foreign: include_bytes!("../../../tests/fixtures/whatsapp_cloud/foreign_number.json"),
-    sign: |body| {
+    foreign: Some(include_bytes!("../../../tests/fixtures/whatsapp_cloud/foreign_number.json")),
+    sign: |_channel, body| {
         let mut mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
         mac.update(body);
         let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();

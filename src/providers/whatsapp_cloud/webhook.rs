@@ -16,7 +16,8 @@ use crate::domain::status::MessageState;
 use crate::domain::time::Timestamp;
 use crate::providers::WebhookError;
 
-use super::errors::{self, Secrets};
+use super::errors;
+use crate::providers::failures::Secrets;
 
 /// `object` of every callback of this product.
 const OBJECT: &str = "whatsapp_business_account";
@@ -67,7 +68,7 @@ pub(super) fn read(channel: &Channel, body: &[u8]) -> Result<Vec<ProviderEvent>,
 }
 
 fn read_messages(channel: &Channel, value: &Value, events: &mut Vec<ProviderEvent>) {
-    let secrets = Secrets::of(channel);
+    let secrets = Secrets::of(&super::SPEC, channel);
     for status in list(value, "statuses") {
         events.extend(read_status(status, &secrets).map(ProviderEvent::Status));
     }

@@ -81,7 +81,7 @@ mod promises {
 
     async fn tell(world: &World, channel: &ChannelId, statuses: Vec<StatusNews>) {
         world.clock.set(1_001_000);
-        let ingest = Ingest { channel: channel.clone(), statuses, inbound: vec![] };
+        let ingest = Ingest { channel: channel.clone(), statuses, inbound: vec![], phones: vec![] };
         world.storage.ingest(ingest).await.unwrap();
     }
 
@@ -468,7 +468,7 @@ mod promises {
         let pair = (channel.to_string(), "7900".to_owned());
         let last = async || world.storage.last_inbound(std::slice::from_ref(&pair)).await.unwrap().get(&pair).copied();
         let tell = async |messages: Vec<InboundMessage>| {
-            let ingest = Ingest { channel: channel.clone(), statuses: vec![], inbound: messages };
+            let ingest = Ingest { channel: channel.clone(), statuses: vec![], inbound: messages, phones: vec![] };
             world.storage.ingest(ingest).await.unwrap();
         };
         tell(vec![inbound("w0", 999_500, false)]).await;
@@ -557,7 +557,7 @@ mod promises {
         let far = inbound("wamid.far", 99_999_999_999_999_999, true);
         let list = vec![far.clone(), inbound("wamid.now", 1_000_000, true)];
         for list in [list, vec![far]] {
-            let ingest = Ingest { channel: channel.clone(), statuses: vec![], inbound: list };
+            let ingest = Ingest { channel: channel.clone(), statuses: vec![], inbound: list, phones: vec![] };
             world.storage.ingest(ingest).await.unwrap();
         }
         let filter = crate::storage::messages::MessageFilter { limit: 10, ..Default::default() };

@@ -267,9 +267,12 @@ time_zone = {zone}
 country = "{country}"
 [providers.whatsapp_cloud]
 base_url = {graph}
+[providers.telegram_bot]
+base_url = {telegram}
 "#,
         oauth = quoted(&addresses.oauth),
         graph = quoted(&addresses.graph),
+        telegram = quoted(&addresses.telegram),
         id = quoted(&keys.id),
         secret = quoted(&keys.secret),
         zone = quoted(&zone),
@@ -292,8 +295,14 @@ mod tests {
 
     fn addresses() -> Addresses {
         let one = "http://127.0.0.1:1".to_owned();
-        let (control, oauth, server_endpoint) = (one.clone(), one.clone(), one.clone());
-        Addresses { control, oauth, server_endpoint, amocrm: one.clone(), graph: one }
+        Addresses {
+            control: one.clone(),
+            oauth: one.clone(),
+            server_endpoint: one.clone(),
+            amocrm: one.clone(),
+            graph: one.clone(),
+            telegram: one,
+        }
     }
 
     #[test]

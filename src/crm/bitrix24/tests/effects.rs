@@ -30,6 +30,7 @@ fn view() -> CommentView {
         at: NOW,
         failure: None,
         vendor_code: String::new(),
+        receipts: true,
         silence: None,
         silent_for: Millis(0),
         responsible: None,
