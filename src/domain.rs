@@ -8,6 +8,7 @@
 pub mod action;
 pub mod capability;
 pub mod channel;
+pub mod chat;
 pub mod command;
 pub mod dialog;
 pub mod effect;
@@ -16,6 +17,7 @@ pub mod guards;
 pub mod ids;
 pub mod job;
 pub mod language;
+pub mod markup;
 pub mod message;
 pub mod outcome;
 pub mod phone;

@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod binding;
+pub mod chats;
 pub mod deliver;
 pub mod governor;
 mod guards;

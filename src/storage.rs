@@ -11,6 +11,7 @@
 pub mod accept;
 pub mod backup;
 pub mod channels;
+pub mod chats;
 pub mod commands;
 #[cfg(test)]
 mod contract;

@@ -12,7 +12,10 @@
 
 mod auth;
 mod batch;
+mod bbcode;
 mod cards;
+pub mod chat_events;
+mod chats;
 mod client;
 pub mod command;
 mod comments;
@@ -49,12 +52,12 @@ use self::limits::Limits;
 pub use self::oauth::AppKeys;
 use self::oauth::OauthServer;
 pub use self::reconcile::Report;
-use crate::crm::{Budget, Crm, CrmSpec, TokenStore};
+use crate::crm::{Budget, Chats, Crm, CrmSpec, TokenStore};
 use crate::domain::effect::{Applied, CardPerson, CrmEffect, CrmError, RecipientQuery};
 use crate::domain::ids::PortalId;
 use crate::domain::portal::{CrmKind, Portal};
 use crate::domain::time::{Clock, Millis, Timestamp};
-use crate::manifests::{self, Bitrix24App};
+use crate::manifests::{self, Bitrix24App, Connector};
 use crate::outbound::Outbound;
 use crate::robots::Robot;
 
@@ -97,6 +100,7 @@ pub struct Bitrix24 {
     style: CommentStyle,
     manifest: Bitrix24App,
     robots: Vec<Robot>,
+    connectors: Vec<Connector>,
     /// One comparison of registrations per portal at a time.
     comparing: Cache<PortalId, Arc<Mutex<()>>>,
 }
@@ -126,8 +130,9 @@ impl Bitrix24 {
         let client = Client::new(outbound, Arc::clone(&oauth), tokens, limits, Arc::clone(&clock));
         let style = CommentStyle { mask: settings.mask_phones, zone };
         let (manifest, robots) = (manifests::bitrix24()?, crate::robots::load()?);
+        let connectors = manifests::connectors()?;
         let comparing = Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_secs(600)).build();
-        Ok(Self { settings, store, clock, oauth, client, style, manifest, robots, comparing })
+        Ok(Self { settings, store, clock, oauth, client, style, manifest, robots, connectors, comparing })
     }
 
     /// True when `{app}` of a route is one of our applications.
@@ -164,6 +169,10 @@ impl Crm for Bitrix24 {
 
     fn budget(&self, portal: &Portal, now: Timestamp) -> Budget {
         self.client.limits.budget(&portal.member_id, now)
+    }
+
+    fn chats(&self) -> Option<&dyn Chats> {
+        Some(self)
     }
 }
 

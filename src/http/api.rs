@@ -11,6 +11,7 @@ mod dead_letters;
 mod line_settings;
 mod lines;
 mod messages;
+mod open_lines;
 mod openapi;
 mod page;
 mod portals;
@@ -65,6 +66,8 @@ table! {
     "/channels/{channel}/queue": delete channels::cancel;
     "/portals": get portals::list;
     "/portals/{portal}/lines/{line}": put portals::bind, delete portals::unbind;
+    "/portals/{portal}/open-lines": get open_lines::list, post open_lines::create;
+    "/portals/{portal}/open-lines/{messenger}/{open_line}": delete open_lines::remove;
     "/messages": get messages::list, post messages::create;
     "/messages/{message}": get messages::get;
     "/dead-letters": get dead_letters::list;

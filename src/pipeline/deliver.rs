@@ -497,6 +497,7 @@ impl Runs<'_> {
         if let Err(error) = self.pipeline.storage.set_channel_state(&channel.id, &state, None).await {
             tracing::error!(%error, "the pause could not be stored");
         }
+        self.pipeline.show_channel_state(channel).await;
         self.pipeline.scheduler.hold(self.queue.clone(), Hold::Paused);
     }
 

@@ -656,6 +656,7 @@ fn migrations() -> Migrator {
         (2, "watch", include_str!("../../migrations/0002_watch.sql")),
         (3, "guards", include_str!("../../migrations/0003_guards.sql")),
         (5, "retention", include_str!("../../migrations/0005_retention.sql")),
+        (8, "open_lines", include_str!("../../migrations/0008_open_lines.sql")),
     ];
     let list = FILES.iter().map(|(version, name, text)| {
         Migration::new(*version, (*name).into(), MigrationType::Simple, SqlSafeStr::into_sql_str(*text), false)

@@ -125,7 +125,12 @@ pub(super) fn refers_to(comment: &str, short: &str) -> bool {
 
 /// Foreign text on one line and without mark-up.
 fn plain(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('[', "［").replace(']', "］")
+    unmarked(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// Foreign text without mark-up.
+pub(super) fn unmarked(text: &str) -> String {
+    text.replace('[', "［").replace(']', "］")
 }
 
 #[cfg(test)]

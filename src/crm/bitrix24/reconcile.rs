@@ -111,8 +111,8 @@ impl Bitrix24 {
         let answer = self.client.batch(portal, &look).await.map_err(|failed| failed.error(true))?;
         let [granted, robots, handlers] = places.map(|at| entry(&answer, at));
         let mut report = Report::default();
-        if let Ok(granted) = granted {
-            let granted = read_scopes(granted);
+        let granted = granted.map(read_scopes).unwrap_or_default();
+        if !granted.is_empty() {
             report.missing_scopes = self.manifest.missing_scopes(&granted).into_iter().cloned().collect();
         }
         let wanted = self.wanted(portal, lines, &admin.user_id);
@@ -123,7 +123,7 @@ impl Bitrix24 {
         }
         let address = self.events_address(portal);
         match handlers.map(read_bound) {
-            Ok(bound) => changes.extend(self.event_changes(portal, &address, &bound)),
+            Ok(bound) => changes.extend(self.event_changes(portal, &address, &bound, &granted)),
             Err(error) => report.note(error),
         }
         changes.truncate(BATCH_MAX);
@@ -174,10 +174,11 @@ impl Bitrix24 {
         Ok(changes)
     }
 
-    fn event_changes(&self, portal: &Portal, address: &str, bound: &[Bound]) -> Vec<Change> {
+    fn event_changes(&self, portal: &Portal, address: &str, bound: &[Bound], granted: &[String]) -> Vec<Change> {
         let events = &self.manifest.events;
         let mut changes: Vec<Change> = events
             .iter()
+            .filter(|event| event.is_known_to(granted))
             .filter(|event| !is_bound(bound, &event.code, address))
             .map(|event| Change::Bind(event.code.clone()))
             .collect();
@@ -311,7 +312,7 @@ fn push(batch: &mut Batch, change: &Change, wanted: &[Wanted], address: &str, us
     }
 }
 
-fn entry(answer: &Entries, at: usize) -> Result<&Value, CrmError> {
+pub(super) fn entry(answer: &Entries, at: usize) -> Result<&Value, CrmError> {
     match answer.get(at) {
         Some(Ok(value)) => Ok(value),
         Some(Err(failed)) => Err(failed.error(true)),

@@ -108,6 +108,7 @@ mod promises {
             fate: Fate::Done,
             comment: None,
             replied,
+            shown: None,
         };
         let comment = effect(Job::id_of(JobKind::Comment, message.as_str()), None);
         let reply = effect(Job::id_of(JobKind::Reply, command.as_str()), Some(command.clone()));
@@ -142,7 +143,7 @@ mod promises {
             failure: None,
             vendor_code: String::new(),
         };
-        let late = Ingest { channel: channel.clone(), statuses: vec![read], inbound: vec![] };
+        let late = Ingest { channel: channel.clone(), messenger: Messenger::Whatsapp, statuses: vec![read], inbound: vec![] };
         world.storage.ingest(late).await.unwrap();
         assert_eq!(world.storage.find_message(&id).await.unwrap().unwrap().record.state, MessageState::Read);
         assert!(world.handed_over().is_empty(), "no comment about nobody");
@@ -200,7 +201,7 @@ mod promises {
             content: InboundContent::Text { body: "Hi".into() },
             opens_window: true,
         };
-        let ingest = |list| Ingest { channel: channel.clone(), statuses: Vec::new(), inbound: list };
+        let ingest = |list| Ingest { channel: channel.clone(), messenger: Messenger::Whatsapp, statuses: Vec::new(), inbound: list };
         world.storage.ingest(ingest(vec![inbound("79000000001", "a"), inbound("79000000002", "b")])).await.unwrap();
         world.clock.set(1_500_000);
         world.storage.ingest(ingest(vec![inbound("79000000002", "c")])).await.unwrap();

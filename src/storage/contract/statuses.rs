@@ -42,7 +42,7 @@ async fn play(world: &World, portal: &PortalId, channel: &ChannelId, case: usize
             failure: failure(*state),
             vendor_code: String::new(),
         });
-        let ingest = Ingest { channel: channel.clone(), statuses: statuses.collect(), inbound: vec![] };
+        let ingest = Ingest { channel: channel.clone(), messenger: Messenger::Whatsapp, statuses: statuses.collect(), inbound: vec![] };
         world.storage.ingest(ingest).await.unwrap();
         expected = states.iter().fold(expected, |state, news| state.advance(*news));
         let record = world.storage.find_message(&id).await.unwrap().unwrap().record;

@@ -81,7 +81,7 @@ mod promises {
 
     async fn tell(world: &World, channel: &ChannelId, statuses: Vec<StatusNews>) {
         world.clock.set(1_001_000);
-        let ingest = Ingest { channel: channel.clone(), statuses, inbound: vec![] };
+        let ingest = Ingest { channel: channel.clone(), messenger: Messenger::Whatsapp, statuses, inbound: vec![] };
         world.storage.ingest(ingest).await.unwrap();
     }
 
@@ -468,7 +468,7 @@ mod promises {
         let pair = (channel.to_string(), "7900".to_owned());
         let last = async || world.storage.last_inbound(std::slice::from_ref(&pair)).await.unwrap().get(&pair).copied();
         let tell = async |messages: Vec<InboundMessage>| {
-            let ingest = Ingest { channel: channel.clone(), statuses: vec![], inbound: messages };
+            let ingest = Ingest { channel: channel.clone(), messenger: Messenger::Whatsapp, statuses: vec![], inbound: messages };
             world.storage.ingest(ingest).await.unwrap();
         };
         tell(vec![inbound("w0", 999_500, false)]).await;
@@ -500,6 +500,7 @@ mod promises {
             fate: Fate::Done,
             comment: Some((ids[0].clone(), CrmCommentId("77".into()))),
             replied: None,
+            shown: None,
         };
         world.storage.settle_effects(vec![done(before)]).await.unwrap();
         let again = world.handed_over();
@@ -557,7 +558,7 @@ mod promises {
         let far = inbound("wamid.far", 99_999_999_999_999_999, true);
         let list = vec![far.clone(), inbound("wamid.now", 1_000_000, true)];
         for list in [list, vec![far]] {
-            let ingest = Ingest { channel: channel.clone(), statuses: vec![], inbound: list };
+            let ingest = Ingest { channel: channel.clone(), messenger: Messenger::Whatsapp, statuses: vec![], inbound: list };
             world.storage.ingest(ingest).await.unwrap();
         }
         let filter = crate::storage::messages::MessageFilter { limit: 10, ..Default::default() };
@@ -689,6 +690,7 @@ mod promises {
             fate: die("ACCESS_DENIED (not_permitted): no".into()),
             comment: None,
             replied: None,
+            shown: None,
         };
         world.storage.settle_effects(vec![refused]).await.unwrap();
         let count = async |filter: DeadFilter| world.storage.count_dead_letters(&filter).await.unwrap();

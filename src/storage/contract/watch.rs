@@ -68,7 +68,7 @@ mod promises {
         };
         world
             .storage
-            .ingest(Ingest { channel: channel.clone(), statuses: vec![status], inbound: vec![] })
+            .ingest(Ingest { channel: channel.clone(), messenger: Messenger::Whatsapp, statuses: vec![status], inbound: vec![] })
             .await
             .unwrap();
     }

@@ -33,7 +33,7 @@ impl Api {
             failure: None,
             vendor_code: String::new(),
         };
-        let ingest = Ingest { channel: channel_id(channel), statuses: vec![status], inbound: vec![] };
+        let ingest = Ingest { channel: channel_id(channel), messenger: Messenger::Whatsapp, statuses: vec![status], inbound: vec![] };
         self.state.storage.ingest(ingest).await.unwrap();
     }
 
