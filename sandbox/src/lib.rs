@@ -54,9 +54,10 @@ mod whatsapp;
 mod world;
 
 pub use bitrix24::{
-    AppSpec, Automation, Chat, ChatAuthor, ChatMessage, InstallView, ItemSpec, ItemView, KanbanCard, KanbanColumn, MethodConfirm, Multi, Note, Notification,
-    OAuthOptions, OperatingLimit, Page, PageRequest, Portal, PortalLimits, PortalSpec, RobotKind, RobotRun, RobotState,
-    RobotView, RunBrief, SendEffect, SentResult, StageRobot, StageSpec, Standing, Switches, TimelineEntry, TokenPair, UserSpec,
+    AppSpec, Automation, Chat, ChatAuthor, ChatMessage, InstallView, ItemSpec, ItemView, KanbanCard, KanbanColumn,
+    MethodConfirm, Multi, Note, Notification, OAuthOptions, OperatingLimit, Page, PageRequest, Portal, PortalLimits,
+    PortalSpec, RobotKind, RobotRun, RobotState, RobotView, RunBrief, SendEffect, SentResult, StageRobot, StageSpec,
+    Standing, Switches, TimelineEntry, TokenPair, UserSpec,
 };
 pub use clock::Millis;
 pub use courier::CourierKnobs;

@@ -62,8 +62,7 @@ pub enum JobKind {
 
 impl JobKind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Command, Self::Send, Self::Comment, Self::Reply, Self::Reconcile, Self::Chat];
+    pub const ALL: [Self; 6] = [Self::Command, Self::Send, Self::Comment, Self::Reply, Self::Reconcile, Self::Chat];
 
     /// The kinds a queue may hold.
     #[must_use]

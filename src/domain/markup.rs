@@ -144,12 +144,9 @@ fn marks(messenger: Messenger) -> Marks {
         Messenger::Whatsapp => {
             Marks { bold: Some("*"), italic: Some("_"), strike: Some("~"), code: Some("```"), quote: Some("> ") }
         }
-        Messenger::Telegram
-        | Messenger::Max
-        | Messenger::Vk
-        | Messenger::Avito
-        | Messenger::Email
-        | Messenger::Sms => Marks { bold: None, italic: None, strike: None, code: None, quote: Some("> ") },
+        Messenger::Telegram | Messenger::Max | Messenger::Vk | Messenger::Avito | Messenger::Email | Messenger::Sms => {
+            Marks { bold: None, italic: None, strike: None, code: None, quote: Some("> ") }
+        }
     }
 }
 
@@ -192,11 +189,8 @@ fn render_lines(letters: &[Letter], marks: &Marks, out: &mut String) {
 fn render_line(line: &[Letter], marks: &Marks, out: &mut String) {
     let mut opening: Vec<Vec<(usize, &str)>> = vec![Vec::new(); line.len() + 1];
     let mut closing: Vec<Vec<(usize, &str)>> = vec![Vec::new(); line.len() + 1];
-    let kinds: [(Option<&'static str>, fn(&Style) -> bool); 3] = [
-        (marks.bold, |style| style.bold),
-        (marks.italic, |style| style.italic),
-        (marks.strike, |style| style.strike),
-    ];
+    let kinds: [(Option<&'static str>, fn(&Style) -> bool); 3] =
+        [(marks.bold, |style| style.bold), (marks.italic, |style| style.italic), (marks.strike, |style| style.strike)];
     for (mark, has) in kinds {
         let Some(mark) = mark else { continue };
         for (start, end) in stretches(line, has) {

@@ -31,8 +31,7 @@ impl Pipeline {
         let provider =
             self.provider_of(channel).ok_or_else(|| IngestError::UnknownProvider(channel.provider.clone()))?;
         let messenger = provider.spec().messenger;
-        let mut ingest =
-            Ingest { channel: channel.id.clone(), messenger, statuses: Vec::new(), inbound: Vec::new() };
+        let mut ingest = Ingest { channel: channel.id.clone(), messenger, statuses: Vec::new(), inbound: Vec::new() };
         for event in provider.parse(channel, body.get())? {
             match event {
                 ProviderEvent::Status(status) => ingest.statuses.push(status),

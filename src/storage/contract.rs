@@ -4,6 +4,7 @@
 //! every test gets a database of its own there.
 
 mod backends;
+mod chats;
 mod guards;
 mod model;
 mod past;

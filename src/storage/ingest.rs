@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
+use super::chats::{self, Arrived};
 use super::db::{Tx, args};
 use super::messages::{self, MessageNews};
 use super::writer::{Context, Harvest, Outcome, Step};
-use super::chats::{self, Arrived};
 use super::{Storage, StorageError, sql};
 use crate::domain::channel::Messenger;
 use crate::domain::event::{InboundMessage, StatusNews};

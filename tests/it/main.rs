@@ -8,6 +8,7 @@ mod api;
 mod arena;
 mod bad_input;
 mod browser;
+mod chats;
 mod demo;
 mod deploy;
 mod force;

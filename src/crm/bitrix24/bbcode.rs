@@ -8,8 +8,24 @@ use crate::domain::markup::{Markup, Style};
 
 /// Tags without a look of their own: their text is kept.
 const PLAIN: &[&str] = &[
-    "u", "size", "color", "font", "send", "put", "call", "timestamp", "user", "chat", "context", "left", "right", "center",
-    "justify", "attach", "rating", "dialog",
+    "u",
+    "size",
+    "color",
+    "font",
+    "send",
+    "put",
+    "call",
+    "timestamp",
+    "user",
+    "chat",
+    "context",
+    "left",
+    "right",
+    "center",
+    "justify",
+    "attach",
+    "rating",
+    "dialog",
 ];
 
 /// Tags that change how text looks, links, and lists.
@@ -53,7 +69,8 @@ fn read_tag(text: &str) -> Option<(String, &str, bool, &str)> {
     let (closes, inside) = inside.strip_prefix('/').map_or((false, inside), |inside| (true, inside));
     let (name, value) = inside.split_once('=').unwrap_or((inside, ""));
     let name = name.trim().to_ascii_lowercase();
-    let known = matches!(name.as_str(), "br" | "*") || PLAIN.contains(&name.as_str()) || STYLED.contains(&name.as_str());
+    let known =
+        matches!(name.as_str(), "br" | "*") || PLAIN.contains(&name.as_str()) || STYLED.contains(&name.as_str());
     known.then_some((name, value.trim().trim_matches('"'), closes, after))
 }
 

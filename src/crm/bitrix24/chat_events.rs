@@ -61,8 +61,10 @@ pub(super) fn operator_event(data: &Value) -> Result<OperatorEvent, WireError> {
     let place = some("LINE").ok_or_else(|| lacks("LINE"))?;
     let mut messages = Vec::new();
     for element in items(member(data, "MESSAGES").unwrap_or(&Value::Null)) {
-        let reference =
-            ChatReference { chat: text_at(element, &["im", "chat_id"]), message: text_at(element, &["im", "message_id"]) };
+        let reference = ChatReference {
+            chat: text_at(element, &["im", "chat_id"]),
+            message: text_at(element, &["im", "message_id"]),
+        };
         if reference.chat.is_empty() || reference.message.is_empty() {
             return Err(lacks("MESSAGES][im"));
         }

@@ -301,7 +301,8 @@ impl Chats for Bitrix24 {
         let sent: HashMap<&str, &str> = sent.iter().map(|(key, print)| (key.as_str(), print.as_str())).collect();
         let mut look = Batch::default();
         look.push(LIST, &[]);
-        let states: Vec<usize> = places.iter().map(|place| look.push(STATUS, &self.place_params(portal, place))).collect();
+        let states: Vec<usize> =
+            places.iter().map(|place| look.push(STATUS, &self.place_params(portal, place))).collect();
         let answer = self.client.batch(portal, &look).await.map_err(|failed| failed.error(true))?;
         let known = match entry(&answer, 0) {
             Ok(list) => list.as_object().map(|list| list.keys().cloned().collect::<Vec<_>>()).unwrap_or_default(),
@@ -348,10 +349,8 @@ impl Chats for Bitrix24 {
                 break;
             }
         }
-        let wanted: HashSet<String> = places
-            .iter()
-            .map(|place| self.place_key(portal, place.line.messenger, &place.line.place))
-            .collect();
+        let wanted: HashSet<String> =
+            places.iter().map(|place| self.place_key(portal, place.line.messenger, &place.line.place)).collect();
         for key in sent.keys().filter(|key| key.starts_with(PLACE_KEY) && !wanted.contains(**key)) {
             let Some((connector, line)) = key.trim_start_matches(PLACE_KEY).rsplit_once(':') else { continue };
             let params = [("CONNECTOR", connector.into()), ("LINE", line.into()), ("ACTIVE", "0".into())];

@@ -77,7 +77,9 @@ impl Bitrix24 {
                 CrmEffect::Reply(effect) => self.plan_reply(portal, effect, now, &mut batch),
                 CrmEffect::Post(post) => match shown.remove(&at) {
                     Some(settled) => Plan::Settled(settled),
-                    None => self.or_rest(portal, chats::SEND, now, || Plan::Post(self.push_post(portal, post, &mut batch))),
+                    None => {
+                        self.or_rest(portal, chats::SEND, now, || Plan::Post(self.push_post(portal, post, &mut batch)))
+                    }
                 },
                 CrmEffect::Verdict(verdict) => {
                     let method = chats::verdict_method(verdict);

@@ -39,6 +39,7 @@ on_both! {
 mod promises {
     use super::super::World;
     use super::super::things::{command, furnished, installation, me, message};
+    use crate::domain::channel::Messenger;
     use crate::domain::command::WaitFor;
     use crate::domain::event::{InboundContent, InboundMessage, StatusNews};
     use crate::domain::ids::{ChannelId, CrmCommentId, MessageId, ProviderMessageId, WorkerId};
@@ -468,7 +469,12 @@ mod promises {
         let pair = (channel.to_string(), "7900".to_owned());
         let last = async || world.storage.last_inbound(std::slice::from_ref(&pair)).await.unwrap().get(&pair).copied();
         let tell = async |messages: Vec<InboundMessage>| {
-            let ingest = Ingest { channel: channel.clone(), messenger: Messenger::Whatsapp, statuses: vec![], inbound: messages };
+            let ingest = Ingest {
+                channel: channel.clone(),
+                messenger: Messenger::Whatsapp,
+                statuses: vec![],
+                inbound: messages,
+            };
             world.storage.ingest(ingest).await.unwrap();
         };
         tell(vec![inbound("w0", 999_500, false)]).await;
@@ -558,7 +564,8 @@ mod promises {
         let far = inbound("wamid.far", 99_999_999_999_999_999, true);
         let list = vec![far.clone(), inbound("wamid.now", 1_000_000, true)];
         for list in [list, vec![far]] {
-            let ingest = Ingest { channel: channel.clone(), messenger: Messenger::Whatsapp, statuses: vec![], inbound: list };
+            let ingest =
+                Ingest { channel: channel.clone(), messenger: Messenger::Whatsapp, statuses: vec![], inbound: list };
             world.storage.ingest(ingest).await.unwrap();
         }
         let filter = crate::storage::messages::MessageFilter { limit: 10, ..Default::default() };

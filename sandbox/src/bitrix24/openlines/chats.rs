@@ -27,7 +27,8 @@ pub(crate) fn message_add(hit: &mut Hit<'_>, params: &Php) -> Result {
     if lines.chats.get(&number).is_none_or(|chat| !chat.open_to_app) {
         return Err(RestError::new(403, "ACCESS_ERROR", "You do not have access to the specified dialog"));
     }
-    let id = lines.put(number, ChatAuthor::Note, &format!("[b]{name}[/b]\n{text}"), Vec::new(), now).unwrap_or_default();
+    let id =
+        lines.put(number, ChatAuthor::Note, &format!("[b]{name}[/b]\n{text}"), Vec::new(), now).unwrap_or_default();
     drop(state);
     hit.world.change("chat", &hit.portal.member_id, number.to_string());
     Ok(Answer::of(Php::Int(id)))
@@ -60,7 +61,8 @@ pub(crate) fn history_get(hit: &mut Hit<'_>, params: &Php) -> Result {
         .iter()
         .map(|message| {
             let mids = Php::list(message.external_ids.iter().map(|id| Php::from(id.as_str())));
-            let params = if message.external_ids.is_empty() { Php::empty() } else { Php::map([("connectorMid", mids)]) };
+            let params =
+                if message.external_ids.is_empty() { Php::empty() } else { Php::map([("connectorMid", mids)]) };
             let sender = match message.author {
                 ChatAuthor::Client => found.user_id,
                 ChatAuthor::Employee(id) => id,

@@ -42,7 +42,8 @@ pub(crate) fn register(hit: &mut Hit<'_>, params: &Php) -> Result {
         return returned(hit, "NO_PLACEMENT_HANDLER", "Placement handler is required");
     }
     check_url(&handler)?;
-    for flag in ["DEL_EXTERNAL_MESSAGES", "EDIT_INTERNAL_MESSAGES", "DEL_INTERNAL_MESSAGES", "NEWSLETTER", "CHAT_GROUP"] {
+    for flag in ["DEL_EXTERNAL_MESSAGES", "EDIT_INTERNAL_MESSAGES", "DEL_INTERNAL_MESSAGES", "NEWSLETTER", "CHAT_GROUP"]
+    {
         careless_flag(hit, params, flag);
     }
     let yes = |name: &str| params.get_ci(name).is_none_or(|value| value.text() != "N");
@@ -65,8 +66,12 @@ pub(crate) fn register(hit: &mut Hit<'_>, params: &Php) -> Result {
             });
         }
     }
-    let connector =
-        Connector { client_id, name, needs_signature: yes("NEED_SIGNATURE"), needs_system: yes("NEED_SYSTEM_MESSAGES") };
+    let connector = Connector {
+        client_id,
+        name,
+        needs_signature: yes("NEED_SIGNATURE"),
+        needs_system: yes("NEED_SYSTEM_MESSAGES"),
+    };
     // Whoever registers an id takes it over (§5.2).
     state.openlines.connectors.insert(id, connector);
     Ok(Answer::of(Php::map([("result", Php::Bool(true))])))
@@ -76,7 +81,13 @@ fn careless_flag(hit: &Hit<'_>, params: &Php, name: &str) {
     let said = params.get_ci(name).map(Php::text).unwrap_or_default();
     if !matches!(said.as_str(), "" | "Y" | "N") {
         let text = format!("{name} should be Y or N");
-        hit.world.violation(Severity::Careless, "rest.imconnector.register", &hit.portal.member_id, "connector_flag", text);
+        hit.world.violation(
+            Severity::Careless,
+            "rest.imconnector.register",
+            &hit.portal.member_id,
+            "connector_flag",
+            text,
+        );
     }
 }
 
