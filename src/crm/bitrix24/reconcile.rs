@@ -111,9 +111,9 @@ impl Bitrix24 {
         let answer = self.client.batch(portal, &look).await.map_err(|failed| failed.error(true))?;
         let [granted, robots, handlers] = places.map(|at| entry(&answer, at));
         let mut report = Report::default();
-        let granted = granted.map(read_scopes).unwrap_or_default();
-        if !granted.is_empty() {
-            report.missing_scopes = self.manifest.missing_scopes(&granted).into_iter().cloned().collect();
+        let granted = granted.ok().map(read_scopes);
+        if let Some(granted) = &granted {
+            report.missing_scopes = self.manifest.missing_scopes(granted).into_iter().cloned().collect();
         }
         let wanted = self.wanted(portal, lines, &admin.user_id);
         let mut changes = Vec::new();
@@ -123,7 +123,7 @@ impl Bitrix24 {
         }
         let address = self.events_address(portal);
         match handlers.map(read_bound) {
-            Ok(bound) => changes.extend(self.event_changes(portal, &address, &bound, &granted)),
+            Ok(bound) => changes.extend(self.event_changes(portal, &address, &bound, &granted.unwrap_or_default())),
             Err(error) => report.note(error),
         }
         changes.truncate(BATCH_MAX);
