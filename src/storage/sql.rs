@@ -153,8 +153,8 @@ statements! {
     /// Work that was open at `$1` and must not be done twice.
     JOBS_IN_DOUBT = "SELECT id, kind, subject FROM jobs WHERE kind IN ('send', 'command') AND state <> 'dead'
         AND changed_ms <= $1 ORDER BY id LIMIT $2";
-    /// Comments are looked for before they are written.
-    COMMENTS_IN_DOUBT = "UPDATE jobs SET state = 'unclear' WHERE kind = 'comment' AND state = 'ready'";
+    /// Comments, and clients' messages in chats, are looked for before they are written.
+    COMMENTS_IN_DOUBT = "UPDATE jobs SET state = 'unclear' WHERE kind IN ('comment', 'chat') AND state = 'ready'";
     /// Workers that live at `$1`.
     WORKERS_LIVING = "SELECT id, lease_until_ms FROM workers WHERE lease_until_ms >= $1 ORDER BY lease_until_ms DESC LIMIT 1";
     /// The server's time as `YYYY-MM-DD HH:MM:SS.ffffff+00`. Both databases can say it; only PostgreSQL's is used, because

@@ -14,7 +14,7 @@ use crate::{
 
 type Result = std::result::Result<Answer, RestError>;
 
-/// An error that is *returned*: status 200, `result: false` (§3.3).
+/// An error that is *returned*: status 200, `result: false`, in the shape of the documents (§3.3).
 fn returned(hit: &Hit<'_>, code: &str, text: &str) -> Result {
     hit.world.violation(Severity::Refused, "rest.imconnector.register", &hit.portal.member_id, code, text.to_owned());
     Ok(Answer::of(Php::map([("result", Php::Bool(false)), ("error", code.into()), ("error_description", text.into())])))
