@@ -144,6 +144,14 @@ fn lane_of(chat: &ChatKey) -> String {
     format!("chat:{chat}")
 }
 
+/// Orders a chat by the vendor's time and then by arrival: callbacks overtake each other, and one that failed comes again
+/// later. The id of a client's message begins with that time (`ingest`).
+fn place_in_time(message: &MessageId, arrival: &str) -> String {
+    const TIME: usize = 10;
+    let body = message.as_str().get(MessageId::PREFIX.len()..).unwrap_or_default();
+    format!("{}{arrival}", body.get(..TIME).unwrap_or_default())
+}
+
 /// Asks for new messages of clients to be shown, where their dialogs have a chat or get one now. In the commit that stores
 /// them, so that none is forgotten.
 pub(super) async fn ask_posts(
@@ -168,7 +176,7 @@ pub(super) async fn ask_posts(
     for new in arrived {
         let Some(portal) = portals.get(&(new.channel.to_string(), new.peer.to_owned())) else { continue };
         let chat = ChatKey { channel: new.channel.clone(), peer: new.peer.to_owned() };
-        let (queue, seq) = (QueueKey::Crm(portal.clone()), context.ids.ulid());
+        let (queue, seq) = (QueueKey::Crm(portal.clone()), place_in_time(&new.message, &context.ids.ulid()));
         let job = Job::new(JobKind::Chat, new.message.as_str(), queue, lane_of(&chat), seq, now);
         jobs.push(Queued { job, work: Work::Stored });
     }

@@ -198,20 +198,27 @@ async fn answers_keep_their_order_on_postgres_too() {
     in_order(Wish { postgres: true, ..Wish::default() }).await;
 }
 
+/// Waits until so many messages of the client are stored.
+async fn stored(world: &World, count: usize) {
+    let deadline = std::time::Instant::now() + crate::world::SOON;
+    loop {
+        let (_, list) = world.get(&format!("/api/v1/messages?peer={PHONE}&state=received")).await;
+        if list["items"].as_array().is_some_and(|items| items.len() == count) {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "not stored: {list}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn not_lost(wish: Wish) {
     let (mut world, _) = connected(wish).await;
     let chat = begun(&world).await;
     world.portal.set_switches(|switches| switches.maintenance = Some(503));
     for number in 1..=3 {
+        // One after the other: callbacks of the same second have no order.
         world.sandbox.phone(PHONE).say(&world.number, &format!("вопрос {number}")).unwrap();
-    }
-    let path = format!("/api/v1/messages?peer={PHONE}&state=received");
-    loop {
-        let (_, list) = world.get(&path).await;
-        if list["items"].as_array().is_some_and(|items| items.len() == 4) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        stored(&world, number + 1).await;
     }
     world.portal.operator_says(chat.id, OPERATOR, "сейчас отвечу").unwrap();
     world.until("the answer was taken over", |w| w.sandbox.counter("event.ONIMCONNECTORMESSAGEADD") == 1).await;

@@ -6,6 +6,7 @@
 //! loopback, under loopback names, and to pages of loopback only.
 
 mod bitrix;
+mod lines;
 mod observe;
 mod page;
 mod whatsapp;

@@ -131,7 +131,7 @@ mod promises {
     pub(super) async fn operators_are_heard_in_the_order_of_the_portals_numbers(world: &World) {
         let (portal, channel) = furnished(world).await;
         let chat = ChatKey { channel, peer: "79001234567".into() };
-        let answer = |number: &str| {
+        let answer = |number: &str, id: &str| {
             let reference = ChatReference { chat: "1767".into(), message: number.into() };
             let answer = OperatorMessage {
                 chat: chat.clone(),
@@ -143,18 +143,21 @@ mod promises {
                 files: Vec::new(),
             };
             let key = format!("chat:{number}");
-            let plain = command(&portal, number, WaitFor::Accepted);
+            let plain = command(&portal, id, WaitFor::Accepted);
             Command { dedupe_key: key, card: None, body: CommandBody::Answer(Box::new(answer)), ..plain }
         };
-        for (number, expected) in
-            [("100", Accept::New), ("99", Accept::New), ("100", Accept::Duplicate), ("101", Accept::New)]
-        {
-            assert_eq!(world.storage.accept(answer(number)).await.unwrap(), expected);
+        for (number, id, expected) in [
+            ("100", "A", Accept::New),
+            ("99", "B", Accept::New),
+            ("100", "C", Accept::Duplicate),
+            ("101", "D", Accept::New),
+        ] {
+            assert_eq!(world.storage.accept(answer(number, id)).await.unwrap(), expected);
         }
         let now = world.clock.now();
         let jobs = world.storage.load_jobs(&QueueKey::Intake(portal), 10, now).await.unwrap().jobs;
         let order: Vec<_> = jobs.iter().map(|job| job.subject.as_str()).collect();
-        assert_eq!(order, ["cmd_C99", "cmd_C100", "cmd_C101"]);
+        assert_eq!(order, ["cmd_CB", "cmd_CA", "cmd_CD"]);
         assert!(jobs.iter().all(|job| job.lane == jobs[0].lane && job.due > now), "they wait for late ones");
     }
 
