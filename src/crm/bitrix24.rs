@@ -103,6 +103,8 @@ pub struct Bitrix24 {
     connectors: Vec<Connector>,
     /// One comparison of registrations per portal at a time.
     comparing: Cache<PortalId, Arc<Mutex<()>>>,
+    /// Whether a portal granted the right to chats, as of its last comparison.
+    chats_granted: Cache<PortalId, bool>,
 }
 
 impl Bitrix24 {
@@ -132,7 +134,20 @@ impl Bitrix24 {
         let (manifest, robots) = (manifests::bitrix24()?, crate::robots::load()?);
         let connectors = manifests::connectors()?;
         let comparing = Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_secs(600)).build();
-        Ok(Self { settings, store, clock, oauth, client, style, manifest, robots, connectors, comparing })
+        let chats_granted = Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_secs(600)).build();
+        Ok(Self {
+            settings,
+            store,
+            clock,
+            oauth,
+            client,
+            style,
+            manifest,
+            robots,
+            connectors,
+            comparing,
+            chats_granted,
+        })
     }
 
     /// True when `{app}` of a route is one of our applications.

@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn long_texts_are_cut_at_good_places_and_nothing_is_lost() {
         let text = "Первый абзац.\n\nВторой абзац, подлиннее. Третья фраза? Да";
-        let parts = markup(&[(text, Style::default())]).split(Messenger::Whatsapp, 30);
+        let parts = markup(&[(text, Style::default())]).split(Messenger::Whatsapp, 26);
         assert_eq!(parts, ["Первый абзац.", "Второй абзац, подлиннее.", "Третья фраза? Да"]);
         let words = "слово ".repeat(1000);
         let parts = markup(&[(&words, BOLD)]).split(Messenger::Whatsapp, 100);

@@ -295,6 +295,10 @@ impl Chats for Bitrix24 {
         messengers: &[Messenger],
         places: &[ChatPlace],
     ) -> Result<Vec<ChatLine>, CrmError> {
+        // Rights are read by the comparison of robots and events, which goes before.
+        if self.chats_granted.get(&portal.id).await != Some(true) {
+            return Ok(Vec::new());
+        }
         let turn = self.comparing.get_with(portal.id.clone(), async { std::sync::Arc::default() }).await;
         let _turn = turn.lock().await;
         let sent = self.store.load_registrations(&portal.id).await.map_err(store_down)?;

@@ -24,6 +24,9 @@ use crate::forms::{flag, items, member, text, text_at, texts};
 use crate::i18n;
 use crate::manifests::{Handlers, Scope};
 
+/// The right with which a portal opens its chats.
+const CHATS_RIGHT: &str = "imopenlines";
+
 /// What was found and done in one portal.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Report {
@@ -113,6 +116,8 @@ impl Bitrix24 {
         let mut report = Report::default();
         let granted = granted.ok().map(read_scopes);
         if let Some(granted) = &granted {
+            let chats = granted.iter().any(|have| have.eq_ignore_ascii_case(CHATS_RIGHT));
+            self.chats_granted.insert(portal.id.clone(), chats).await;
             report.missing_scopes = self.manifest.missing_scopes(granted).into_iter().cloned().collect();
         }
         let wanted = self.wanted(portal, lines, &admin.user_id);

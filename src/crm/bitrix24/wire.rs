@@ -493,7 +493,7 @@ mod tests {
 
         let scalar = json!({"event": "onImConnectorLineDelete", "data": "107",
             "auth": {"member_id": "m", "application_token": "t"}});
-        assert_eq!(event_call(&scalar).unwrap().event, Event::LineGone { place: "7".to_owned() });
+        assert_eq!(event_call(&scalar).unwrap().event, Event::LineGone { place: "107".to_owned() });
     }
 
     #[test]
