@@ -43,6 +43,9 @@ pub struct Run {
 #[serde(transparent)]
 pub struct Markup(Vec<Run>);
 
+/// Whether a style has a certain look.
+type Has = fn(&Style) -> bool;
+
 /// One character with its style.
 type Letter = (char, Style);
 
@@ -189,7 +192,7 @@ fn render_lines(letters: &[Letter], marks: &Marks, out: &mut String) {
 fn render_line(line: &[Letter], marks: &Marks, out: &mut String) {
     let mut opening: Vec<Vec<(usize, &str)>> = vec![Vec::new(); line.len() + 1];
     let mut closing: Vec<Vec<(usize, &str)>> = vec![Vec::new(); line.len() + 1];
-    let kinds: [(Option<&'static str>, fn(&Style) -> bool); 3] =
+    let kinds: [(Option<&'static str>, Has); 3] =
         [(marks.bold, |style| style.bold), (marks.italic, |style| style.italic), (marks.strike, |style| style.strike)];
     for (mark, has) in kinds {
         let Some(mark) = mark else { continue };
@@ -218,7 +221,7 @@ fn render_line(line: &[Letter], marks: &Marks, out: &mut String) {
 }
 
 /// From where to where a style goes, without the white space at its edges and without what begins or ends in a word.
-fn stretches(line: &[Letter], has: fn(&Style) -> bool) -> Vec<(usize, usize)> {
+fn stretches(line: &[Letter], has: Has) -> Vec<(usize, usize)> {
     let in_word = |index: Option<usize>| {
         index.and_then(|index| line.get(index)).is_some_and(|(letter, _)| letter.is_alphanumeric())
     };
