@@ -179,7 +179,7 @@ async fn in_order(wish: Wish) {
         world.portal.operator_says(chat.id, OPERATOR, text).unwrap();
     }
     world.sandbox.set_queue_knobs(|knobs| knobs.hold = false);
-    world.until("all are confirmed", |w| chat_is_confirmed(w)).await;
+    world.until("all are confirmed", chat_is_confirmed).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(got(&world), words, "in order, and each once");
 }
