@@ -11,7 +11,7 @@ CREATE INDEX messages_open ON messages (state, silence, changed_ms)
     WHERE state IN ('queued', 'undecided', 'accepted', 'sent') AND silence <> 'closed';
 
 -- Which providers there are, and how many channels are paused.
-CREATE INDEX channels_by_provider ON channels (provider);
+CREATE INDEX channels_by_provider ON channels (provider, id);
 CREATE INDEX channels_paused ON channels (id) WHERE state = 'paused';
 
 -- Portals whose tokens have died.

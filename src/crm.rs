@@ -14,6 +14,8 @@ use std::fmt;
 
 use async_trait::async_trait;
 
+use crate::domain::channel::Messenger;
+use crate::domain::chat::{ChatLine, ChatPlace};
 use crate::domain::effect::{Applied, CardPerson, CrmEffect, CrmError, PortalTrouble, Reach, RecipientQuery};
 use crate::domain::ids::PortalId;
 use crate::domain::outcome::FailureClass;
@@ -72,6 +74,27 @@ pub trait Crm: Send + Sync {
     /// What the portal's limits allow at `now`, by our own count and its last answers. Where several portals share a
     /// limit (one account with several of our applications, an address of ours), each is told the tightest one.
     fn budget(&self, portal: &Portal, now: Timestamp) -> Budget;
+
+    /// The ability to hold chats in which operators answer clients, where the CRM has it.
+    fn chats(&self) -> Option<&dyn Chats> {
+        None
+    }
+}
+
+/// The ability to hold chats. What is said in them travels as effects ([`CrmEffect::Post`], [`CrmEffect::Verdict`]).
+#[async_trait]
+pub trait Chats: Send + Sync {
+    /// Brings connectors and the places of chats in line: `messengers` are those this version can connect, `places` all
+    /// that are wanted in the portal. Gives the places that somebody has disconnected in the CRM.
+    ///
+    /// # Errors
+    /// The first error that forbids to go on; a portal whose plan or rights offer no chats is no error.
+    async fn reconcile_chats(
+        &self,
+        portal: &Portal,
+        messengers: &[Messenger],
+        places: &[ChatPlace],
+    ) -> Result<Vec<ChatLine>, CrmError>;
 }
 
 /// One pair of tokens, bound to a user of a portal. Secret: has no `Debug`.

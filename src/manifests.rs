@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::domain::channel::Messenger;
 use crate::robots::Texts;
 
 /// The Bitrix24 application.
@@ -34,6 +35,8 @@ pub struct Handlers {
     pub events: String,
     /// One robot.
     pub robots: String,
+    /// The settings page of one connector.
+    pub settings: String,
 }
 
 /// One right.
@@ -52,6 +55,17 @@ pub struct Scope {
 pub struct EventName {
     /// Bitrix24's word, upper case.
     pub code: String,
+    /// The right it comes with; without that right the portal does not know the event.
+    #[serde(default)]
+    pub scope: Option<String>,
+}
+
+impl EventName {
+    /// True when a portal that granted these rights knows the event.
+    #[must_use]
+    pub fn is_known_to(&self, granted: &[String]) -> bool {
+        self.scope.as_ref().is_none_or(|scope| granted.iter().any(|have| have.eq_ignore_ascii_case(scope)))
+    }
 }
 
 /// One place where a page of ours appears.
@@ -66,6 +80,49 @@ pub struct Placement {
     pub bind: bool,
     /// Its title.
     pub title: Texts,
+}
+
+/// One connector: how a messenger appears in the portal's Contact center.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connector {
+    /// The messenger.
+    pub messenger: Messenger,
+    /// Bitrix24's id of it, lower case, with `{app}` to be filled in: unique in the whole portal, so that two of our
+    /// applications there do not take each other's connectors over.
+    pub id: String,
+    /// Its name in the portal.
+    pub name: Texts,
+    /// Background of its picture, `#rrggbb`.
+    pub color: String,
+    /// Its picture, as SVG.
+    pub icon: String,
+}
+
+impl Connector {
+    /// The id in a portal where our application `{app}` is installed. Whatever an id may not hold becomes `_`.
+    #[must_use]
+    pub fn id_for(&self, app: &str) -> String {
+        let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '_' };
+        self.id.replace("{app}", &app.chars().map(plain).collect::<String>())
+    }
+}
+
+/// What stands in the file of connectors.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Connectors {
+    connectors: Vec<Connector>,
+}
+
+/// Reads the manifest of the Bitrix24 connectors.
+///
+/// # Errors
+/// As [`bitrix24`].
+pub fn connectors() -> Result<Vec<Connector>, String> {
+    toml::from_str(include_str!("../connector-manifests/bitrix24/connectors.toml"))
+        .map(|file: Connectors| file.connectors)
+        .map_err(|e| format!("connector-manifests/bitrix24/connectors.toml: {e}"))
 }
 
 /// Picture of the Bitrix24 application.
@@ -116,8 +173,9 @@ mod tests {
         }
         assert!(app.events.iter().all(|event| event.code == event.code.to_ascii_uppercase()));
         let handlers = [&app.handlers.install, &app.handlers.app, &app.handlers.events, &app.handlers.robots];
+        let handlers = handlers.into_iter().chain([&app.handlers.settings]);
         let placements = app.placements.iter().map(|placement| &placement.path);
-        for path in handlers.into_iter().chain(placements) {
+        for path in handlers.chain(placements) {
             assert!(path.starts_with("/bitrix24/{app}/"), "{path}");
         }
         assert!(app.placements.iter().all(|placement| !placement.bind), "binding of placements is not built yet");
@@ -130,9 +188,22 @@ mod tests {
             let granted: Vec<String> = granted.iter().map(|scope| (*scope).to_owned()).collect();
             app.missing_scopes(&granted).iter().map(|scope| scope.code.clone()).collect()
         };
-        assert_eq!(missing(&["crm", "bizproc", "im"]), [""; 0]);
-        assert_eq!(missing(&["CRM"]), ["bizproc"]);
-        assert_eq!(missing(&[]), ["crm", "bizproc"]);
+        assert_eq!(missing(&["crm", "bizproc", "imopenlines", "im", "disk"]), [""; 0]);
+        assert_eq!(missing(&["CRM", "im", "imopenlines"]), ["bizproc"]);
+        assert_eq!(missing(&[]), ["crm", "bizproc", "imopenlines", "im"]);
+    }
+
+    #[test]
+    fn connectors_are_sound() {
+        let connectors = connectors().unwrap();
+        assert!(connectors.iter().any(|connector| connector.messenger == Messenger::Whatsapp));
+        for connector in &connectors {
+            let id = connector.id_for("Main.App");
+            assert!(id.contains("main_app") && id.contains(connector.messenger.code()), "{id}");
+            assert!(id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{id}");
+            assert!(connector.icon.starts_with("<svg") && connector.icon.ends_with("</svg>"));
+            assert!(connector.color.len() == 7 && connector.color.starts_with('#'));
+        }
     }
 
     #[test]

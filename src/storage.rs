@@ -12,6 +12,7 @@ pub mod accept;
 pub mod authorizations;
 pub mod backup;
 pub mod channels;
+pub mod chat_phones;
 pub mod chats;
 pub mod commands;
 #[cfg(test)]

@@ -48,6 +48,38 @@ impl FrameChannel {
     }
 }
 
+/// What the settings page of a connector shows.
+pub struct SettingsView {
+    /// The person's language.
+    pub language: Language,
+    /// The portal's host: the only one that may frame the page.
+    pub domain: String,
+    /// Name of the messenger.
+    pub messenger: &'static str,
+    /// Where the choice is posted: the page's own address.
+    pub action: String,
+    /// What goes with it, so that whoever chooses is proved again.
+    pub fields: Vec<(&'static str, String)>,
+    /// True when a line is chosen.
+    pub connected: bool,
+    /// What can be chosen.
+    pub lines: Vec<LineChoice>,
+    /// Key of what is said about the last choice, below `page.`.
+    pub said: Option<&'static str>,
+}
+
+/// One line that can be chosen.
+pub struct LineChoice {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Names of its channels for the messenger.
+    pub channels: String,
+    /// It is the one.
+    pub chosen: bool,
+}
+
 /// A page that says one thing.
 pub struct FrameNotice {
     /// The person's language.
@@ -62,6 +94,13 @@ pub struct FrameNotice {
 #[template(path = "frame.html")]
 struct FramePage<'a> {
     view: &'a FrameView,
+    t: Texts,
+}
+
+#[derive(Template)]
+#[template(path = "settings.html")]
+struct SettingsPage<'a> {
+    view: &'a SettingsView,
     t: Texts,
 }
 
@@ -91,6 +130,15 @@ impl Texts {
 /// The template could not be filled; a defect of ours.
 pub fn frame(view: &FrameView) -> Result<HttpResponse, askama::Error> {
     let page = FramePage { view, t: Texts(view.language) }.render()?;
+    Ok(html(page, Some(&view.domain)))
+}
+
+/// The settings page of a connector.
+///
+/// # Errors
+/// As [`frame`].
+pub fn settings(view: &SettingsView) -> Result<HttpResponse, askama::Error> {
+    let page = SettingsPage { view, t: Texts(view.language) }.render()?;
     Ok(html(page, Some(&view.domain)))
 }
 

@@ -36,7 +36,7 @@
 //!
 //! # What is not
 //!
-//! Open lines, SMS senders, configurable activities, documents, Drive, offline events and incoming webhooks of Bitrix24;
+//! Files, edits and deletes in open lines, SMS senders, configurable activities, documents, Drive, offline events and incoming webhooks of Bitrix24;
 //! `.xml` answers and multipart bodies of REST; robot conditions, delays and order ("after the previous one"). Groups,
 //! calls, catalogues, carousels, products, payment, coexistence, profile, block list, template creation by API, marketing
 //! messages, messaging tiers, per-user marketing caps and pacing of WhatsApp; SHA-1 signatures; content of media files;
@@ -67,9 +67,10 @@ pub use amocrm::{
     AccountSpec, AmoAccount, AmoInstall, AmoNote, AmoOptions, BotCall, BotRun, BotState, IntegrationSpec,
 };
 pub use bitrix24::{
-    AppSpec, Automation, InstallView, ItemSpec, ItemView, KanbanCard, KanbanColumn, MethodConfirm, Multi, Note,
-    OAuthOptions, OperatingLimit, Page, PageRequest, Portal, PortalLimits, PortalSpec, RobotKind, RobotRun, RobotState,
-    RobotView, RunBrief, SendEffect, SentResult, StageRobot, StageSpec, Switches, TimelineEntry, TokenPair, UserSpec,
+    AppSpec, Automation, Chat, ChatAuthor, ChatMessage, InstallView, ItemSpec, ItemView, KanbanCard, KanbanColumn,
+    MethodConfirm, Multi, Note, Notification, OAuthOptions, OperatingLimit, Page, PageRequest, Portal, PortalLimits,
+    PortalSpec, RobotKind, RobotRun, RobotState, RobotView, RunBrief, SendEffect, SentResult, StageRobot, StageSpec,
+    Standing, Switches, TimelineEntry, TokenPair, UserSpec,
 };
 pub use clock::Millis;
 pub use courier::CourierKnobs;

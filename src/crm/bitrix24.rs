@@ -11,7 +11,10 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod batch;
+mod bbcode;
 mod cards;
+pub mod chat_events;
+mod chats;
 mod client;
 pub mod command;
 mod effects;
@@ -47,12 +50,12 @@ use self::oauth::OauthServer;
 pub use self::reconcile::Report;
 use crate::crm::comments::{CommentStyle, Markup};
 use crate::crm::tokens::{Refresher, Tokens};
-use crate::crm::{Budget, Crm, CrmSpec, TokenStore};
+use crate::crm::{Budget, Chats, Crm, CrmSpec, TokenStore};
 use crate::domain::effect::{Applied, CardPerson, CrmEffect, CrmError, RecipientQuery};
 use crate::domain::ids::PortalId;
 use crate::domain::portal::{CrmKind, Portal};
 use crate::domain::time::{Clock, Millis, Timestamp};
-use crate::manifests::{self, Bitrix24App};
+use crate::manifests::{self, Bitrix24App, Connector};
 use crate::outbound::Outbound;
 use crate::robots::Robot;
 
@@ -96,8 +99,11 @@ pub struct Bitrix24 {
     style: CommentStyle,
     manifest: Bitrix24App,
     robots: Vec<Robot>,
+    connectors: Vec<Connector>,
     /// One comparison of registrations per portal at a time.
     comparing: Cache<PortalId, Arc<Mutex<()>>>,
+    /// Whether a portal granted the right to chats, as of its last comparison.
+    chats_granted: Cache<PortalId, bool>,
 }
 
 impl Bitrix24 {
@@ -125,8 +131,22 @@ impl Bitrix24 {
         let client = Client::new(outbound, Arc::clone(&oauth), tokens, limits, Arc::clone(&clock));
         let style = CommentStyle { markup: Markup::BbCode, mask: settings.mask_phones, zone };
         let (manifest, robots) = (manifests::bitrix24()?, crate::robots::load()?);
+        let connectors = manifests::connectors()?;
         let comparing = Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_secs(600)).build();
-        Ok(Self { settings, store, clock, oauth, client, style, manifest, robots, comparing })
+        let chats_granted = Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_secs(600)).build();
+        Ok(Self {
+            settings,
+            store,
+            clock,
+            oauth,
+            client,
+            style,
+            manifest,
+            robots,
+            connectors,
+            comparing,
+            chats_granted,
+        })
     }
 
     /// True when `{app}` of a route is one of our applications.
@@ -163,6 +183,10 @@ impl Crm for Bitrix24 {
 
     fn budget(&self, portal: &Portal, now: Timestamp) -> Budget {
         self.client.limits.budget(&portal.member_id, now)
+    }
+
+    fn chats(&self) -> Option<&dyn Chats> {
+        Some(self)
     }
 }
 

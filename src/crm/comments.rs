@@ -51,7 +51,7 @@ impl Markup {
     fn foreign(self, text: &str) -> String {
         let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
         match self {
-            Self::BbCode => line.replace('[', "［").replace(']', "］"),
+            Self::BbCode => unmarked(&line),
             Self::Plain => line,
         }
     }
@@ -168,6 +168,11 @@ impl CommentStyle {
 pub(super) fn refers_to(comment: &str, short: &str) -> bool {
     let last = comment.trim_end().lines().next_back().unwrap_or_default();
     last.split(|sign: char| !sign.is_alphanumeric()).any(|word| word == short)
+}
+
+/// Foreign text without Bitrix24's mark-up.
+pub(super) fn unmarked(text: &str) -> String {
+    text.replace('[', "［").replace(']', "］")
 }
 
 #[cfg(test)]

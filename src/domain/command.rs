@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::channel::Messenger;
+use super::chat::OperatorMessage;
 use super::guards::ActionGuards;
 use super::ids::{CommandId, CrmUserId, PortalId, ReplyToken};
 use super::message::TemplateCall;
@@ -96,6 +97,8 @@ impl WaitFor {
 pub enum CommandBody {
     /// Send something to somebody.
     SendMessage(Box<SendMessage>),
+    /// Send what an operator wrote in a chat.
+    Answer(Box<OperatorMessage>),
     /// The request reached us but cannot be carried out; the CRM is told why.
     Invalid {
         /// What is wrong.
@@ -184,7 +187,7 @@ impl CommandBody {
                 RecipientSource::Main | RecipientSource::All => true,
                 RecipientSource::Given | RecipientSource::Group => false,
             },
-            Self::Invalid { .. } => false,
+            Self::Answer(_) | Self::Invalid { .. } => false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What we tell a CRM.
 
 use super::channel::Messenger;
+use super::chat::{ChatPost, ChatVerdict};
 use super::ids::{CrmCommentId, CrmUserId, MessageId, ProviderMessageId, ReplyToken};
 use super::message::Silence;
 use super::outcome::{ErrorCode, Failure, FailureClass};
@@ -15,6 +16,32 @@ pub enum CrmEffect {
     Comment(Box<CommentEffect>),
     /// Give a waiting robot or Salesbot its result. Safe to repeat.
     Reply(Box<ReplyEffect>),
+    /// Show operators what a client wrote.
+    Post(Box<ChatPost>),
+    /// Tell an operator what became of their message. Safe to repeat.
+    Verdict(Box<ChatVerdict>),
+}
+
+impl CrmEffect {
+    /// True when doing it twice would be seen, so that it is marked as begun first and looked for after doubt.
+    #[must_use]
+    pub fn adds(&self) -> bool {
+        match self {
+            Self::Comment(comment) => comment.existing.is_none(),
+            Self::Post(_) => true,
+            Self::Reply(_) | Self::Verdict(_) => false,
+        }
+    }
+
+    /// True when an earlier try may have done it without our hearing of it.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        match self {
+            Self::Comment(comment) => comment.existing.is_none() && comment.maybe_written,
+            Self::Post(post) => post.maybe_shown,
+            Self::Reply(_) | Self::Verdict(_) => false,
+        }
+    }
 }
 
 /// The living comment of one message.
@@ -125,6 +152,8 @@ pub struct RecipientResult {
 pub enum Applied {
     /// The comment stands under this id (new or updated).
     Comment(CrmCommentId),
+    /// A client's message stands in the CRM's chat of this number; empty when it did not tell.
+    Shown(String),
     /// Done, nothing to remember.
     Done,
 }

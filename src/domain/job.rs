@@ -56,11 +56,13 @@ pub enum JobKind {
     Reply,
     /// Compare what a portal has registered with what it should have.
     Reconcile,
+    /// Show operators what a client wrote.
+    Chat,
 }
 
 impl JobKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Command, Self::Send, Self::Comment, Self::Reply, Self::Reconcile];
+    pub const ALL: [Self; 6] = [Self::Command, Self::Send, Self::Comment, Self::Reply, Self::Reconcile, Self::Chat];
 
     /// The kinds a queue may hold.
     #[must_use]
@@ -68,7 +70,7 @@ impl JobKind {
         match queue {
             QueueKey::Intake(_) => &[Self::Command],
             QueueKey::Channel(_) => &[Self::Send],
-            QueueKey::Crm(_) => &[Self::Reply, Self::Command, Self::Comment, Self::Reconcile],
+            QueueKey::Crm(_) => &[Self::Reply, Self::Chat, Self::Command, Self::Comment, Self::Reconcile],
         }
     }
 
@@ -77,7 +79,7 @@ impl JobKind {
     pub fn is_alone_in_its_lane(self) -> bool {
         match self {
             Self::Reply => true,
-            Self::Command | Self::Send | Self::Comment | Self::Reconcile => false,
+            Self::Command | Self::Send | Self::Comment | Self::Reconcile | Self::Chat => false,
         }
     }
 
@@ -90,6 +92,7 @@ impl JobKind {
             Self::Comment => "comment",
             Self::Reply => "reply",
             Self::Reconcile => "reconcile",
+            Self::Chat => "chat",
         }
     }
 
@@ -264,6 +267,8 @@ pub struct Job {
 
 /// Before the person's address: the lane beside a dialog's.
 const BESIDE: &str = "beside:";
+/// Before the person's address: the lane of what operators answer.
+const ANSWERS: &str = "answers:";
 
 impl Job {
     /// The lane of what somebody writes to a person beside the dialog that robots have.
@@ -272,10 +277,22 @@ impl Job {
         format!("{BESIDE}{peer}")
     }
 
+    /// The lane of what operators answer to a person: beside the dialog that robots have, and before everybody.
+    #[must_use]
+    pub fn lane_of_answers(peer: &str) -> String {
+        format!("{ANSWERS}{peer}")
+    }
+
+    /// True for a send that an operator has just written by hand.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        self.kind == JobKind::Send && self.lane.starts_with(ANSWERS)
+    }
+
     /// Whom a send is for, whichever of the person's lanes it stands in.
     #[must_use]
     pub fn peer(&self) -> &str {
-        self.lane.strip_prefix(BESIDE).unwrap_or(&self.lane)
+        [BESIDE, ANSWERS].iter().find_map(|prefix| self.lane.strip_prefix(prefix)).unwrap_or(&self.lane)
     }
 
     /// A fresh job.

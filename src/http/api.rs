@@ -12,6 +12,7 @@ mod dead_letters;
 mod line_settings;
 mod lines;
 mod messages;
+mod open_lines;
 mod openapi;
 mod page;
 mod portals;
@@ -67,6 +68,8 @@ table! {
     "/portals": get portals::list, post amocrm::add;
     "/amocrm/{app}/authorize": post amocrm::authorize;
     "/portals/{portal}/lines/{line}": put portals::bind, delete portals::unbind;
+    "/portals/{portal}/open-lines": get open_lines::list, post open_lines::create;
+    "/portals/{portal}/open-lines/{messenger}/{open_line}": delete open_lines::remove;
     "/messages": get messages::list, post messages::create;
     "/messages/{message}": get messages::get;
     "/dead-letters": get dead_letters::list;

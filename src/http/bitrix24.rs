@@ -1,5 +1,7 @@
 //! Bitrix24's side: robots, life-cycle events, and the pages it shows in its frame.
 
+mod settings;
+
 use actix_web::{HttpRequest, HttpResponse, web};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -185,6 +187,26 @@ pub async fn event(
             state.pipeline.state_changed(QueueKey::Crm(portal.id.clone()));
             tracing::info!(portal.id = %portal.id, clean, "application removed");
         }
+        Event::Operator(event) => {
+            let portal = prove_sender(&state, &app, &call.auth).await?.into_inner();
+            let Some(messenger) = state.bitrix24.messenger_of(&app, &event.connector) else {
+                tracing::warn!(portal.id = %portal.id, connector = event.connector, "event of a connector that is none of ours");
+                return Ok(HttpResponse::Ok().finish());
+            };
+            let messages = event.messages.iter().cloned().map(|message| message.into_message(messenger)).collect();
+            state.pipeline.accept_answers(&portal, Verified::checked(messages)).await?;
+        }
+        Event::ConnectorOff { connector, .. } => {
+            let portal = prove_sender(&state, &app, &call.auth).await?.into_inner();
+            // Our own doing is told in the same words, late and out of order: the portal is asked how it stands.
+            if state.bitrix24.messenger_of(&app, connector).is_some() {
+                state.pipeline.ask_reconcile(&portal).await?;
+            }
+        }
+        Event::LineGone { place } => {
+            let portal = prove_sender(&state, &app, &call.auth).await?.into_inner();
+            state.pipeline.forget_place(&portal, place).await?;
+        }
         Event::Other(name) => {
             prove_sender(&state, &app, &call.auth).await?;
             tracing::debug!(event = name, "event without a use");
@@ -248,6 +270,12 @@ pub async fn visitor(path: web::Path<String>, state: web::Data<State>) -> Result
     ui::visitor().map_err(broken)
 }
 
+/// The same for the settings page of a connector.
+async fn settings_visitor(path: web::Path<(String, String)>, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    require_app(&state, &path.0)?;
+    ui::visitor().map_err(broken)
+}
+
 fn broken(error: askama::Error) -> Problem {
     tracing::error!(%error, "a page could not be made");
     Problem::Internal
@@ -295,6 +323,12 @@ impl From<crate::storage::StorageError> for Refused {
 
 /// Proves who opened the page, brings the installation up to date and says how it stands.
 async fn open(state: &State, app: &str, opened: &PageOpen) -> Result<FrameView, Refused> {
+    let (portal, proof) = enter(state, app, opened).await?;
+    describe(state, portal, opened, &proof).await
+}
+
+/// Proves that an administrator opened the page, and brings the installation up to date.
+async fn enter(state: &State, app: &str, opened: &PageOpen) -> Result<(Portal, Proof), Refused> {
     let Some(tokens) = &opened.tokens else { return Err(Refused::Said("no_access")) };
     let access: &SecretString = &tokens.access;
     let endpoint = opened.server_endpoint.as_deref();
@@ -321,7 +355,7 @@ async fn open(state: &State, app: &str, opened: &PageOpen) -> Result<FrameView, 
     let portal = state.storage.install_portal(&installation, pair.as_ref(), since).await?;
     state.pipeline.bind_new_portal(&portal.id).await?;
     state.pipeline.state_changed(QueueKey::Crm(portal.id.clone()));
-    describe(state, portal, opened, &proof).await
+    Ok((portal, proof))
 }
 
 async fn describe(state: &State, portal: Portal, opened: &PageOpen, proof: &Proof) -> Result<FrameView, Refused> {
@@ -359,6 +393,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
             .service(web::resource("/install").post(install_page).get(visitor))
             .service(web::resource("/app").post(app_page).get(visitor))
             .service(web::resource("/events").post(event))
-            .service(web::resource("/robots/{code}").post(robot)),
+            .service(web::resource("/robots/{code}").post(robot))
+            .service(web::resource("/settings/{connector}").post(settings::page).get(settings_visitor)),
     );
 }

@@ -68,8 +68,8 @@ impl Pipeline {
             ramp: None,
         };
         let sender = webhooks.sender(&candidate);
-        let channels = self.storage.channels().await?;
-        let same = |channel: &&Channel| channel.provider == candidate.provider && webhooks.sender(channel) == sender;
+        let channels = channels_of(self, &candidate.provider).await?;
+        let same = |channel: &&Channel| webhooks.sender(channel) == sender;
         if let Some(other) = channels.iter().find(same) {
             return Ok(Err(NotConnected::Taken(other.id.clone())));
         }
@@ -101,7 +101,22 @@ pub(super) async fn pause(pipeline: &Pipeline, channel: &Channel, error: &SendEr
     if let Err(error) = pipeline.storage.set_channel_state(&channel.id, &state, None).await {
         tracing::error!(%error, "the pause could not be stored");
     }
+    pipeline.show_channel_state(channel).await;
     pipeline.scheduler.hold(QueueKey::Channel(channel.id.clone()), Hold::Paused);
+}
+
+/// Every channel of a provider.
+async fn channels_of(pipeline: &Pipeline, provider: &str) -> Result<Vec<Channel>, StorageError> {
+    const PAGE: u32 = 200;
+    let mut channels: Vec<Channel> = Vec::new();
+    loop {
+        let after = channels.last().map(|channel| channel.id.clone());
+        let page = pipeline.storage.channels_of_provider(provider, after.as_ref(), PAGE).await?;
+        if page.is_empty() {
+            return Ok(channels);
+        }
+        channels.extend(page);
+    }
 }
 
 /// Looks at all channels whose turn it is, until `stop`. One process of all does it.
@@ -136,9 +151,13 @@ async fn round(
     let now = pipeline.clock.now();
     let mut next = HashMap::new();
     let mut asked = Vec::new();
-    for channel in pipeline.storage.channels().await? {
-        let connects = pipeline.provider_of(&channel).is_some_and(|provider| provider.webhooks().is_some());
-        if !connects || channel.state != ChannelState::Active {
+    let providers = pipeline.providers.iter().filter(|(_, provider)| provider.webhooks().is_some());
+    let mut channels = Vec::new();
+    for (provider, _) in providers {
+        channels.extend(channels_of(pipeline, provider).await?);
+    }
+    for channel in channels {
+        if channel.state != ChannelState::Active {
             continue;
         }
         match due.get(&channel.id) {

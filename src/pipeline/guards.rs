@@ -110,7 +110,7 @@ pub(super) fn deadline(
 pub(super) fn of_command(command: &Command) -> ActionGuards {
     match &command.body {
         CommandBody::SendMessage(send) => send.guards.clone(),
-        CommandBody::Invalid { .. } => ActionGuards::default(),
+        CommandBody::Answer(_) | CommandBody::Invalid { .. } => ActionGuards::default(),
     }
 }
 

@@ -30,8 +30,13 @@ impl Pipeline {
     pub async fn ingest(&self, channel: &Channel, body: &Verified<Vec<u8>>) -> Result<(), IngestError> {
         let provider =
             self.provider_of(channel).ok_or_else(|| IngestError::UnknownProvider(channel.provider.clone()))?;
-        let mut ingest =
-            Ingest { channel: channel.id.clone(), statuses: Vec::new(), inbound: Vec::new(), phones: Vec::new() };
+        let mut ingest = Ingest {
+            channel: channel.id.clone(),
+            messenger: provider.spec().messenger,
+            statuses: Vec::new(),
+            inbound: Vec::new(),
+            phones: Vec::new(),
+        };
         for event in provider.parse(channel, body.get())? {
             match event {
                 ProviderEvent::Status(status) => ingest.statuses.push(status),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::Pipeline;
+use super::chats;
 use super::guards::{self, Rules};
 use super::mailbox::Finished;
 use super::peers::{self, Given};
@@ -219,7 +220,7 @@ async fn card_unreadable(
 async fn deadline_of(pipeline: &Pipeline, command: &Command) -> Timestamp {
     let wanted = match &command.body {
         CommandBody::SendMessage(send) => send.line.as_str(),
-        CommandBody::Invalid { .. } => "",
+        CommandBody::Answer(_) | CommandBody::Invalid { .. } => "",
     };
     let lines = pipeline.storage.lines_of_portal(&command.portal).await.unwrap_or_default();
     let settings = pick_line(&lines, wanted).map_or_else(|_| LineSettings::default(), |line| line.settings.clone());
@@ -254,6 +255,7 @@ async fn messages_of(
     match &command.body {
         CommandBody::Invalid { failure } => Ok(vec![refused(pipeline, command, "", failure.clone())]),
         CommandBody::SendMessage(send) => plan_send(pipeline, command, send, people).await,
+        CommandBody::Answer(answer) => chats::plan(pipeline, command, answer).await,
     }
 }
 
@@ -524,7 +526,7 @@ fn file_name(link: &str) -> String {
     path.rsplit('/').next().unwrap_or_default().chars().take(200).collect()
 }
 
-fn blank(pipeline: &Pipeline, command: &Command, peer: &str) -> NewMessage {
+pub(super) fn blank(pipeline: &Pipeline, command: &Command, peer: &str) -> NewMessage {
     let mut message = queued(pipeline, peer, command.received);
     message.record.portal = Some(command.portal.clone());
     message.record.command = Some(command.id.clone());
@@ -566,21 +568,24 @@ pub(super) fn queued(pipeline: &Pipeline, peer: &str, received: Timestamp) -> Ne
         not_after: Some(pipeline.deadline(received)),
         due: None,
         guards: MessageGuards::default(),
+        answer: false,
     }
 }
 
 /// A recipient that cannot be written to: a message that has failed already, so that card and robot hear of it the
 /// same way as of any other.
-fn refused(pipeline: &Pipeline, command: &Command, peer: &str, failure: Failure) -> NewMessage {
+pub(super) fn refused(pipeline: &Pipeline, command: &Command, peer: &str, failure: Failure) -> NewMessage {
     let mut message = blank(pipeline, command, &peer.chars().take(100).collect::<String>());
     message.record.state = MessageState::Failed;
     message.record.failure = Some(failure);
-    if let CommandBody::SendMessage(send) = &command.body {
-        let content = match &send.template {
-            Some(call) => Content::Template(call.clone()),
-            None => Content::Text { body: send.text.clone() },
-        };
-        message.record.draft.content = content;
+    let text = |body: String| Content::Text { body };
+    match &command.body {
+        CommandBody::SendMessage(send) => {
+            let template = send.template.clone().map(Content::Template);
+            message.record.draft.content = template.unwrap_or_else(|| text(send.text.clone()));
+        }
+        CommandBody::Answer(answer) => message.record.draft.content = text(answer.text.plain()),
+        CommandBody::Invalid { .. } => {}
     }
     message
 }

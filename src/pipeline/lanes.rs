@@ -35,6 +35,8 @@ const FAR: Millis = Millis(5_000);
 pub enum Group {
     /// Results of waiting robots, and comments: told to the CRM in one batch.
     Effects,
+    /// Clients' messages on their way to operators. Apart from effects, because the portal takes a second for each.
+    Chats,
     /// Commands.
     Commands,
     /// Sends.
@@ -51,6 +53,7 @@ pub fn group_of(kind: JobKind) -> Group {
         JobKind::Send => Group::Sends,
         JobKind::Comment | JobKind::Reply => Group::Effects,
         JobKind::Reconcile => Group::Reconcile,
+        JobKind::Chat => Group::Chats,
     }
 }
 
@@ -58,6 +61,9 @@ pub fn group_of(kind: JobKind) -> Group {
 fn urgency(job: &Job) -> u8 {
     match job.kind {
         JobKind::Reply if job.is_awaited() => AWAITED,
+        // A person has just written it, and looks at the other's face.
+        JobKind::Chat => AWAITED,
+        JobKind::Send if job.is_answer() => AWAITED,
         JobKind::Command | JobKind::Send => 1,
         JobKind::Comment | JobKind::Reply => 2,
         JobKind::Reconcile => 3,
@@ -340,7 +346,7 @@ impl Lanes {
     pub fn due_groups(&mut self, now: Timestamp) -> Vec<Group> {
         self.ripen(now);
         let mut groups: Vec<(u8, Timestamp, Group)> = Vec::new();
-        for group in [Group::Effects, Group::Commands, Group::Sends, Group::Reconcile] {
+        for group in [Group::Effects, Group::Chats, Group::Commands, Group::Sends, Group::Reconcile] {
             let start = (group, 0, Timestamp(i64::MIN), String::new());
             if let Some(first) = self.ready.range(start..).next().filter(|place| place.0 == group) {
                 groups.push((first.1, first.2, group));

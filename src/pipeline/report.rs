@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Pipeline;
+use super::chats;
 use super::guards;
 use super::intake;
 use super::lanes::Group;
 use super::mailbox::{Finished, Hold};
 use super::policy::{Decision, decide};
 use crate::crm::{Crm, TokenStore as _};
-use crate::domain::command::Command;
+use crate::domain::chat::ChatPost;
+use crate::domain::command::{Command, CommandBody};
 use crate::domain::effect::{
     ActionResult, Applied, CommentEffect, CommentView, CrmEffect, CrmError, Planned, PortalTrouble, Reach,
     RecipientResult, ReplyEffect,
@@ -37,7 +39,7 @@ const TRIES_MAX: u32 = 40;
 pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, group: Group, jobs: Vec<Queued>) {
     match group {
         Group::Commands => intake::run_with_cards(pipeline, queue, jobs).await,
-        Group::Effects | Group::Reconcile | Group::Sends => {
+        Group::Effects | Group::Chats | Group::Reconcile | Group::Sends => {
             let QueueKey::Crm(portal_id) = queue else { return };
             let ended = match run_effects(pipeline, portal_id, &jobs).await {
                 Ok(ended) => ended,
@@ -88,7 +90,7 @@ impl Ended {
 
 fn ended_with(pipeline: &Pipeline, job: &Job, revision: i64, fate: Fate) -> EffectSettlement {
     let worker = pipeline.worker.clone();
-    EffectSettlement { job: job.id.clone(), worker, revision, fate, comment: None, replied: None }
+    EffectSettlement { job: job.id.clone(), worker, revision, fate, comment: None, replied: None, shown: None }
 }
 
 async fn settle(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>, ended: Vec<Ended>) {
@@ -220,7 +222,7 @@ async fn run_effects(
     };
     // Taken before anything is marked: a process that stood still meanwhile must not write what another has written.
     let pass = pipeline.lease.pass();
-    let begun = begin_comments(pipeline, jobs, &effects).await?;
+    let begun = begin_additions(pipeline, jobs, &effects).await?;
     let ready: Vec<CrmEffect> =
         effects.iter().zip(jobs).filter_map(|(effect, queued)| effect.clone().filter(|_| begun(&queued.job))).collect();
     let began = pipeline.clock.now();
@@ -265,8 +267,8 @@ fn log_attempt(job: &Job, portal: &PortalId, error: Option<&CrmError>, took: Mil
     );
 }
 
-/// Adding a comment must not be done twice, so it is marked as begun first.
-async fn begin_comments(
+/// What must not be done twice (a new comment, a client's message in a chat) is marked as begun first.
+async fn begin_additions(
     pipeline: &Pipeline,
     jobs: &[Queued],
     effects: &[Option<CrmEffect>],
@@ -274,7 +276,7 @@ async fn begin_comments(
     let adds: Vec<String> = jobs
         .iter()
         .zip(effects)
-        .filter(|(_, effect)| matches!(effect, Some(CrmEffect::Comment(comment)) if comment.existing.is_none()))
+        .filter(|(_, effect)| effect.as_ref().is_some_and(CrmEffect::adds))
         .map(|(queued, _)| queued.job.id.clone())
         .collect();
     let begun = if adds.is_empty() {
@@ -302,8 +304,11 @@ fn succeeded(
         (CrmEffect::Comment(comment), Applied::Comment(id)) => {
             settlement.comment = Some((comment.view.message.clone(), id));
         }
-        (CrmEffect::Comment(_), Applied::Done) => {}
-        (CrmEffect::Reply(_), Applied::Comment(_) | Applied::Done) => {
+        (CrmEffect::Comment(_), Applied::Done | Applied::Shown(_))
+        | (CrmEffect::Post(_), Applied::Done | Applied::Comment(_)) => {}
+        (CrmEffect::Post(post), Applied::Shown(number)) => settlement.shown = Some((post.chat.clone(), number)),
+        (CrmEffect::Verdict(_), _) => settlement.replied = job.command(),
+        (CrmEffect::Reply(_), Applied::Comment(_) | Applied::Shown(_) | Applied::Done) => {
             settlement.replied = job.command();
             let repeat = pipeline.settings.repeat_reply;
             if loses_replies && repeat.0 > 0 && job.tries == 0 {
@@ -321,13 +326,13 @@ fn succeeded(
 }
 
 fn failed(pipeline: &Pipeline, job: &Job, revision: i64, effect: &CrmEffect, error: CrmError, now: Timestamp) -> Ended {
-    let adds = matches!(effect, CrmEffect::Comment(comment) if comment.existing.is_none());
+    let adds = effect.adds();
     let keep = |state, due, tries, reason: Option<String>| {
         ended_with(pipeline, job, revision, Fate::Keep { state, due, tries, reason })
     };
-    // A comment that an earlier try may have written stays in doubt, however surely this try did nothing.
-    let doubtful = matches!(effect, CrmEffect::Comment(comment) if comment.existing.is_none() && comment.maybe_written);
-    // An unclear answer to something repeatable is simply repeated; an unclear comment is looked for first.
+    // What an earlier try may have done stays in doubt, however surely this try did nothing.
+    let doubtful = effect.is_doubtful();
+    // An unclear answer to something repeatable is simply repeated; an unclear addition is looked for first.
     let unclear = error.class == FailureClass::Indeterminate;
     let class = if unclear { FailureClass::Unavailable } else { error.class };
     let plan = &pipeline.settings.retries;
@@ -344,6 +349,9 @@ fn failed(pipeline: &Pipeline, job: &Job, revision: i64, effect: &CrmEffect, err
             (keep(state, due, job.tries, job.reason.clone()), Some((state, due, job.tries)))
         }
         Decision::Settle | Decision::Expire | Decision::Unclear | Decision::Again { .. } => {
+            if matches!(effect, CrmEffect::Post(_)) {
+                tracing::error!(job.id = %job.id, vendor.code = %error.code, "operators do not see what a client wrote");
+            }
             crate::telemetry::settled(job.kind.code(), "", error.class.code());
             (keep(JobState::Dead, now, job.tries, Some(error.to_string())), None)
         }
@@ -361,7 +369,11 @@ async fn reconcile(pipeline: &Pipeline, crm: &Arc<dyn Crm>, portal: &Portal, job
     let lines = pipeline.storage.lines_of_portal(&portal.id).await?;
     let lines: Vec<(String, String)> = lines.iter().map(|line| (line.id.to_string(), line.name.clone())).collect();
     let now = pipeline.clock.now();
-    Ok(match crm.reconcile(portal, &lines).await {
+    let compared = match crm.reconcile(portal, &lines).await {
+        Ok(()) => chats::reconcile(pipeline, crm, portal).await?,
+        Err(error) => Err(error),
+    };
+    Ok(match compared {
         Ok(()) => {
             crate::telemetry::settled(job.kind.code(), "", "ok");
             Ended::done(pipeline, job, revision)
@@ -383,6 +395,7 @@ struct Batch {
     messages: HashMap<MessageId, MessageRecord>,
     commands: HashMap<CommandId, StoredCommand>,
     of_command: HashMap<CommandId, Vec<MessageRecord>>,
+    posts: HashMap<MessageId, ChatPost>,
 }
 
 impl Batch {
@@ -392,6 +405,7 @@ impl Batch {
         let of_kind = |kind: JobKind| jobs.iter().map(|queued| &queued.job).filter(move |job| job.kind == kind);
         let messages: Vec<MessageId> = of_kind(JobKind::Comment).filter_map(Job::message).collect();
         let commands: Vec<CommandId> = of_kind(JobKind::Reply).filter_map(Job::command).collect();
+        let posts: Vec<MessageId> = of_kind(JobKind::Chat).filter_map(Job::message).collect();
         let now = pipeline.storage.jobs_now(&ids).await?;
         let records = pipeline.storage.load_messages(&messages).await?;
         Ok(Self {
@@ -399,6 +413,7 @@ impl Batch {
             messages: records.into_iter().map(|record| (record.id.clone(), record)).collect(),
             commands: pipeline.storage.load_commands(&commands).await?,
             of_command: pipeline.storage.messages_of_commands(&commands).await?,
+            posts: pipeline.storage.chat_posts(&posts).await?,
         })
     }
 
@@ -406,10 +421,10 @@ impl Batch {
         self.jobs.get(&job.id).map_or(job.revision, |now| now.revision)
     }
 
-    /// Until when a comment in doubt must not be looked for: a call that was cut may be carried out by a slow portal
-    /// after we have looked, and the comment would be there twice.
+    /// Until when an addition in doubt must not be looked for: a call that was cut may be carried out by a slow portal
+    /// after we have looked, and what it adds would be there twice.
     fn rests(&self, pipeline: &Pipeline, job: &Job, now: Timestamp) -> Option<Timestamp> {
-        let known = self.jobs.get(&job.id).filter(|_| job.kind == JobKind::Comment)?;
+        let known = self.jobs.get(&job.id).filter(|_| matches!(job.kind, JobKind::Comment | JobKind::Chat))?;
         let begun = known.started.filter(|_| matches!(known.state, JobState::Started | JobState::Unclear))?;
         let commented = job.message().and_then(|id| self.messages.get(&id)).is_some_and(|m| m.comment.is_some());
         let until = begun.plus(pipeline.settings.unclear_wait.unwrap_or(DOUBT_REST));
@@ -420,11 +435,15 @@ impl Batch {
     async fn effect(&self, pipeline: &Pipeline, job: &Job) -> Result<Option<CrmEffect>, StorageError> {
         let Some(now) = self.jobs.get(&job.id) else { return Ok(None) };
         match job.kind {
+            JobKind::Chat => {
+                let Some(post) = job.message().and_then(|id| self.posts.get(&id)) else { return Ok(None) };
+                let post = ChatPost { maybe_shown: in_doubt(job, now), ..post.clone() };
+                Ok(Some(CrmEffect::Post(Box::new(post))))
+            }
             JobKind::Comment => {
                 let Some(record) = job.message().and_then(|id| self.messages.get(&id)) else { return Ok(None) };
                 let Some(card) = record.card else { return Ok(None) };
-                let maybe_written = record.comment.is_none()
-                    && (matches!(job.state, JobState::Unclear | JobState::Started) || now.state != JobState::Ready);
+                let maybe_written = record.comment.is_none() && in_doubt(job, now);
                 let view = view(pipeline, record).await?;
                 let effect = CommentEffect { card, existing: record.comment.clone(), maybe_written, view };
                 Ok(Some(CrmEffect::Comment(Box::new(effect))))
@@ -435,12 +454,21 @@ impl Batch {
                 let Ok(command) = &stored.command else { return Ok(None) };
                 let Some(reply) = &command.reply else { return Ok(None) };
                 let messages = self.of_command.get(&id).map_or(&[][..], Vec::as_slice);
+                if let CommandBody::Answer(answer) = &command.body {
+                    let verdict = chats::verdict(answer, messages, pipeline.clock.now());
+                    return Ok(Some(CrmEffect::Verdict(Box::new(verdict))));
+                }
                 let result = result(command, messages, stored.in_time);
                 Ok(Some(CrmEffect::Reply(Box::new(ReplyEffect { token: reply.token.clone(), result }))))
             }
             JobKind::Command | JobKind::Send | JobKind::Reconcile => Ok(None),
         }
     }
+}
+
+/// True when an earlier run may have done it without our hearing of it.
+fn in_doubt(job: &Job, now: &Job) -> bool {
+    matches!(job.state, JobState::Unclear | JobState::Started) || now.state != JobState::Ready
 }
 
 async fn view(pipeline: &Pipeline, record: &MessageRecord) -> Result<CommentView, StorageError> {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::db::{Tx, args};
 use super::plan::{self, Plan};
 use super::writer::{Context, Harvest, Outcome, Queued, Step, Work, add_jobs};
-use super::{Storage, StorageError, sql};
-use crate::domain::command::Command;
+use super::{Storage, StorageError, chats, sql};
+use crate::domain::command::{Command, CommandBody};
 use crate::domain::job::{Job, JobKind, QueueKey};
 use crate::domain::time::Timestamp;
 
@@ -134,6 +134,9 @@ fn lanes_of(command: &Command) -> Vec<(String, String)> {
 
 /// A command that must read its card first waits for the portal's bucket; any other does not.
 fn job_of(command: &Command, seq: &str, now: Timestamp) -> Job {
+    if let CommandBody::Answer(answer) = &command.body {
+        return chats::job_of(command, answer, now);
+    }
     let queue = if command.body.needs_card() {
         QueueKey::Crm(command.portal.clone())
     } else {

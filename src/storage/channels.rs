@@ -150,6 +150,21 @@ impl Storage {
         rows.iter().map(|row| self.read_channel(row)).collect()
     }
 
+    /// Channels of one provider with their credentials, oldest first, those after `after` (`None` is the beginning).
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn channels_of_provider(
+        &self,
+        provider: &str,
+        after: Option<&ChannelId>,
+        limit: u32,
+    ) -> Result<Vec<Channel>, StorageError> {
+        let after = after.map_or("", ChannelId::as_str);
+        let rows = self.db.rows(sql::CHANNELS_OF_PROVIDER, args![provider, after, i64::from(limit)]).await?;
+        rows.iter().map(|row| self.read_channel(row)).collect()
+    }
+
     /// How many channels are paused.
     ///
     /// # Errors

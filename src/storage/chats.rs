@@ -1,45 +1,205 @@
-//! Which chats phones lead to, on messengers that know people by chats.
+//! Chats in CRMs: where they stand, which dialogs have one, and what is still to be shown there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use super::db::{Tx, args};
-use super::ingest::Ingest;
+use super::db::{Row, Tx, args};
+use super::writer::{Context, Harvest, Queued, Work, add_jobs};
 use super::{Storage, StorageError, sql};
-use crate::domain::ids::ChannelId;
-use crate::domain::phone::Phone;
-use crate::domain::time::Timestamp;
+use crate::domain::channel::Messenger;
+use crate::domain::chat::{ChatKey, ChatLine, ChatPost, OperatorMessage};
+use crate::domain::command::Command;
+use crate::domain::ids::{ChannelId, LineId, MessageId, PortalId, ProviderMessageId};
+use crate::domain::job::{Job, JobKind, QueueKey};
+use crate::domain::time::{Millis, Timestamp};
+
+/// How long an operator's message waits for one written before it whose event is late: the CRM's events overtake each
+/// other, and the client must read them in the order they were written.
+const ORDER_WINDOW: Millis = Millis(700);
+
+/// What became of a wish to have a line's chats in a place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Connected {
+    /// They stand there now.
+    Yes,
+    /// They stand in another portal already.
+    Elsewhere,
+}
+
+/// A message of a client that has just been stored.
+pub(super) struct Arrived<'a> {
+    pub(super) channel: &'a ChannelId,
+    pub(super) peer: &'a str,
+    pub(super) messenger: Messenger,
+    pub(super) message: MessageId,
+}
 
 impl Storage {
-    /// The chats of these phones on these channels, as the people themselves have told: `(channel, phone)` to the
-    /// person's address.
+    /// Lets the chats of a line and messenger stand in a place, and nowhere else from now on. What stood in that place
+    /// before gives way.
+    ///
+    /// # Errors
+    /// [`StorageError`]; nothing was changed.
+    pub async fn connect_chats(&self, line: &ChatLine) -> Result<Connected, StorageError> {
+        let mut tx = self.db.begin().await?;
+        let (messenger, portal) = (line.messenger.code(), line.portal.as_str());
+        let elsewhere = tx.row(sql::CHAT_LINE_ELSEWHERE, args![line.line.as_str(), messenger, portal]).await?;
+        if elsewhere.is_some() {
+            return Ok(Connected::Elsewhere);
+        }
+        tx.exec(sql::CHAT_LINE_MOVE_AWAY, args![line.line.as_str(), messenger, portal, line.place.as_str()]).await?;
+        let args = args![portal, messenger, line.place.as_str(), line.line.as_str(), self.clock.now().0];
+        tx.exec(sql::CHAT_LINE_PUT, args).await?;
+        tx.commit().await?;
+        Ok(Connected::Yes)
+    }
+
+    /// The chats of a messenger no longer stand in this place; false when none did.
+    ///
+    /// # Errors
+    /// [`StorageError`]; nothing was changed.
+    pub async fn disconnect_chats(
+        &self,
+        portal: &PortalId,
+        messenger: Messenger,
+        place: &str,
+    ) -> Result<bool, StorageError> {
+        let args = args![portal.as_str(), messenger.code(), place];
+        Ok(self.db.write(sql::CHAT_LINE_DROP, args).await? > 0)
+    }
+
+    /// The place is gone in the CRM, and every messenger's chats with it; tells how many there were.
+    ///
+    /// # Errors
+    /// [`StorageError`]; nothing was changed.
+    pub async fn forget_place(&self, portal: &PortalId, place: &str) -> Result<u64, StorageError> {
+        self.db.write(sql::CHAT_PLACE_DROP, args![portal.as_str(), place]).await
+    }
+
+    /// Where chats stand in a portal, by messenger and place.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub async fn chats_of(
-        &self,
-        asked: &[(ChannelId, Phone)],
-    ) -> Result<HashMap<(ChannelId, Phone), String>, StorageError> {
-        let rows = asked.iter().map(|(channel, phone)| args![channel.as_str(), phone.digits()]).collect();
-        let mut found = HashMap::new();
-        for row in self.db.batch_rows(sql::CHAT_PHONES_FIND, rows).await? {
-            let phone = row.text("phone")?;
-            let phone = Phone::from_digits(&phone)
-                .ok_or_else(|| StorageError::Broken("chat_phones.phone is no phone".to_owned()))?;
-            found.insert((ChannelId::stored(row.text("channel_id")?), phone), row.text("peer")?);
+    pub async fn chat_lines(&self, portal: &PortalId) -> Result<Vec<ChatLine>, StorageError> {
+        self.db.rows(sql::CHAT_LINES_OF_PORTAL, args![portal.as_str()]).await?.iter().map(read_line).collect()
+    }
+
+    /// Where the chats of a line and messenger stand; `None` when they stand nowhere, or in a portal that has removed the
+    /// application.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn chat_line_of(&self, line: &LineId, messenger: Messenger) -> Result<Option<ChatLine>, StorageError> {
+        let row = self.db.row(sql::CHAT_LINE_OF_LINE, args![line.as_str(), messenger.code()]).await?;
+        row.as_ref().map(read_line).transpose()
+    }
+
+    /// What clients wrote, to be shown in their chats; messages without a chat are left out.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn chat_posts(&self, messages: &[MessageId]) -> Result<HashMap<MessageId, ChatPost>, StorageError> {
+        let rows = messages.iter().map(|id| args![id.as_str()]).collect();
+        let mut posts = HashMap::new();
+        for row in self.db.batch_rows(sql::CHAT_POSTS, rows).await? {
+            let post = read_post(&row)?;
+            posts.insert(post.message.clone(), post);
         }
-        Ok(found)
+        Ok(posts)
     }
 }
 
-/// Remembers the phones that people shared. Two of one phone in a batch are one row: the last one counts.
-pub(super) async fn write(tx: &mut Tx, now: Timestamp, ingests: &[&Ingest]) -> Result<(), StorageError> {
-    let mut shared: HashMap<(&str, &str), &str> = HashMap::new();
-    for ingest in ingests {
-        for told in &ingest.phones {
-            shared.insert((ingest.channel.as_str(), told.phone.digits()), told.peer.as_str());
-        }
+fn read_messenger(row: &Row) -> Result<Messenger, StorageError> {
+    let word = row.text("messenger")?;
+    Messenger::find(&word).ok_or_else(|| StorageError::Broken(format!("chats.messenger: {word}")))
+}
+
+fn read_line(row: &Row) -> Result<ChatLine, StorageError> {
+    Ok(ChatLine {
+        portal: PortalId::stored(row.text("portal_id")?),
+        messenger: read_messenger(row)?,
+        place: row.text("place")?,
+        line: LineId::stored(row.text("line_id")?),
+    })
+}
+
+fn read_post(row: &Row) -> Result<ChatPost, StorageError> {
+    let content = row.text("content")?;
+    Ok(ChatPost {
+        message: MessageId::stored(row.text("id")?),
+        chat: ChatKey { channel: ChannelId::stored(row.text("channel_id")?), peer: row.text("peer")? },
+        messenger: read_messenger(row)?,
+        place: row.text("place")?,
+        crm_chat: Some(row.text("crm_chat")?).filter(|number| !number.is_empty()),
+        name: row.text("name")?,
+        provider_id: ProviderMessageId(row.maybe_text("provider_id")?.unwrap_or_default()),
+        at: Timestamp(row.int("at_ms")?),
+        content: serde_json::from_str(&content)
+            .map_err(|e| StorageError::Broken(format!("messages.content of a client: {e}")))?,
+        maybe_shown: false,
+    })
+}
+
+/// The lane of a chat towards its CRM: what a client wrote is shown in order.
+fn lane_of(chat: &ChatKey) -> String {
+    format!("chat:{chat}")
+}
+
+/// Orders a chat by the vendor's time and then by arrival: callbacks overtake each other, and one that failed comes again
+/// later. The id of a client's message begins with that time (`ingest`).
+fn place_in_time(message: &MessageId, arrival: &str) -> String {
+    const TIME: usize = 10;
+    let body = message.as_str().get(MessageId::PREFIX.len()..).unwrap_or_default();
+    format!("{}{arrival}", body.get(..TIME).unwrap_or_default())
+}
+
+/// Asks for new messages of clients to be shown, where their dialogs have a chat or get one now. In the commit that stores
+/// them, so that none is forgotten.
+pub(super) async fn ask_posts(
+    tx: &mut Tx,
+    context: &Context,
+    now: Timestamp,
+    arrived: &[Arrived<'_>],
+    harvest: &mut Harvest,
+) -> Result<(), StorageError> {
+    if arrived.is_empty() {
+        return Ok(());
     }
-    let rows = shared.into_iter().map(|((channel, phone), peer)| args![channel, phone, peer, now.0]);
-    tx.batch(sql::CHAT_PHONES_PUT, rows.collect()).await?;
+    let dialogs: BTreeMap<(&str, &str), Messenger> =
+        arrived.iter().map(|new| ((new.channel.as_str(), new.peer), new.messenger)).collect();
+    let rows = dialogs.iter().map(|((channel, peer), messenger)| args![*channel, *peer, messenger.code(), now.0]);
+    let mut portals = HashMap::new();
+    for row in tx.batch_rows(sql::CHATS_OPEN, rows.collect()).await? {
+        let key = (row.text("channel_id")?, row.text("peer")?);
+        portals.insert(key, PortalId::stored(row.text("portal_id")?));
+    }
+    let mut jobs = Vec::new();
+    for new in arrived {
+        let Some(portal) = portals.get(&(new.channel.to_string(), new.peer.to_owned())) else { continue };
+        let chat = ChatKey { channel: new.channel.clone(), peer: new.peer.to_owned() };
+        let (queue, seq) = (QueueKey::Crm(portal.clone()), place_in_time(&new.message, &context.ids.ulid()));
+        let job = Job::new(JobKind::Chat, new.message.as_str(), queue, lane_of(&chat), seq, now);
+        jobs.push(Queued { job, work: Work::Stored });
+    }
+    add_jobs(tx, now, jobs, harvest).await
+}
+
+/// The job of an operator's message: it waits a moment for what was written before it, and stands in its chat's lane by
+/// the CRM's own number.
+pub(super) fn job_of(command: &Command, answer: &OperatorMessage, now: Timestamp) -> Job {
+    let number = answer.reference.message.parse::<u64>().unwrap_or(u64::MAX);
+    let (queue, seq) = (QueueKey::Intake(command.portal.clone()), format!("{number:020}"));
+    let due = now.plus(ORDER_WINDOW);
+    Job::new(JobKind::Command, command.id.as_str(), queue, lane_of(&answer.chat), seq, due)
+}
+
+/// Remembers the CRM's numbers of chats in which clients' messages have been shown.
+pub(super) async fn note_numbers(tx: &mut Tx, shown: &[(&ChatKey, &str)]) -> Result<(), StorageError> {
+    let numbers: BTreeMap<(&str, &str), &str> = shown
+        .iter()
+        .filter(|(_, number)| !number.is_empty())
+        .map(|(chat, number)| ((chat.channel.as_str(), chat.peer.as_str()), *number))
+        .collect();
+    let rows = numbers.into_iter().map(|((channel, peer), number)| args![channel, peer, number]);
+    tx.batch(sql::CHATS_NUMBER, rows.collect()).await?;
     Ok(())
 }

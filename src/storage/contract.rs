@@ -5,6 +5,7 @@
 
 mod authorizations;
 mod backends;
+mod chat_phones;
 mod chats;
 mod guards;
 mod model;

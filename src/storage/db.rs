@@ -658,6 +658,7 @@ fn migrations() -> Migrator {
         (5, "retention", include_str!("../../migrations/0005_retention.sql")),
         (6, "scale", include_str!("../../migrations/0006_scale.sql")),
         (7, "chats", include_str!("../../migrations/0007_chats.sql")),
+        (8, "open_lines", include_str!("../../migrations/0008_open_lines.sql")),
         (9, "amocrm", include_str!("../../migrations/0009_amocrm.sql")),
     ];
     let list = FILES.iter().map(|(version, name, text)| {

@@ -57,7 +57,7 @@ impl Default for DeadFilter {
 /// The same in the words of people, as the API and the command take them.
 #[derive(Clone, Debug, Default)]
 pub struct DeadWords<'a> {
-    /// `send`, `command`, `comment`, `reply` or `reconcile`.
+    /// `send`, `command`, `comment`, `reply`, `reconcile` or `chat`.
     pub kind: Option<&'a str>,
     /// Id of a channel.
     pub channel: Option<&'a str>,

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use super::db::{Tx, args};
 use super::settle::{Fate, keep_row};
 use super::writer::{Harvest, Queued, Step, Work};
-use super::{Storage, StorageError, jobs, sql};
+use super::{Storage, StorageError, chats, jobs, sql};
+use crate::domain::chat::ChatKey;
 use crate::domain::ids::{CommandId, CrmCommentId, MessageId, WorkerId};
 use crate::domain::time::Timestamp;
 
@@ -24,6 +25,8 @@ pub struct EffectSettlement {
     pub comment: Option<(MessageId, CrmCommentId)>,
     /// The command whose CRM now has its result.
     pub replied: Option<CommandId>,
+    /// The chat in which a client's message now stands, and the CRM's number of it (may be empty).
+    pub shown: Option<(ChatKey, String)>,
 }
 
 impl Storage {
@@ -46,6 +49,9 @@ pub(super) async fn write(
 ) -> Result<(), StorageError> {
     let comments = settlements.iter().filter_map(|settlement| settlement.comment.as_ref());
     tx.batch(sql::COMMENTS_PUT, comments.map(|(message, id)| args![message.as_str(), id.as_str()]).collect()).await?;
+    let shown: Vec<(&ChatKey, &str)> =
+        settlements.iter().filter_map(|s| s.shown.as_ref()).map(|(chat, number)| (chat, number.as_str())).collect();
+    chats::note_numbers(tx, &shown).await?;
     let replied = settlements.iter().filter_map(|settlement| settlement.replied.as_ref());
     tx.batch(sql::COMMANDS_CLOSE, replied.map(|command| args![command.as_str(), now.0]).collect()).await?;
     let kept = settlements.iter().filter_map(|settlement| {

@@ -1,13 +1,15 @@
 //! What a provider tells, durably and in one commit with everything that follows from it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
+use super::chats::{self, Arrived};
 use super::db::{Tx, args};
 use super::messages::{self, MessageNews};
 use super::writer::{Context, Harvest, Outcome, Step};
-use super::{Storage, StorageError, chats, sql};
+use super::{Storage, StorageError, chat_phones, sql};
+use crate::domain::channel::Messenger;
 use crate::domain::event::{InboundMessage, SharedPhone, StatusNews};
 use crate::domain::ids::{ChannelId, MessageId};
 use crate::domain::job::{Job, JobKind, QueueKey};
@@ -18,6 +20,8 @@ use crate::domain::time::{Millis, Timestamp};
 pub struct Ingest {
     /// The channel whose signature was verified; news can touch no other channel's messages.
     pub channel: ChannelId,
+    /// The messenger of that channel.
+    pub messenger: Messenger,
     /// News about messages of ours.
     pub statuses: Vec<StatusNews>,
     /// What people wrote.
@@ -70,8 +74,8 @@ pub(super) async fn write(
     }
     settle_unclear(tx, &news, harvest).await?;
     messages::move_up(tx, context, now, &news.iter().collect::<Vec<_>>(), harvest).await?;
-    store_inbound(tx, now, ingests).await?;
-    chats::write(tx, now, ingests).await?;
+    store_inbound(tx, context, now, ingests, harvest).await?;
+    chat_phones::write(tx, now, ingests).await?;
     Ok(answers)
 }
 
@@ -127,15 +131,25 @@ async fn settle_unclear(tx: &mut Tx, news: &[MessageNews], harvest: &mut Harvest
     Ok(())
 }
 
-async fn store_inbound(tx: &mut Tx, now: Timestamp, ingests: &[&Ingest]) -> Result<(), StorageError> {
+async fn store_inbound(
+    tx: &mut Tx,
+    context: &Context,
+    now: Timestamp,
+    ingests: &[&Ingest],
+    harvest: &mut Harvest,
+) -> Result<(), StorageError> {
     let mut rows = Vec::new();
+    let mut arrived = Vec::new();
     let mut wrote: BTreeMap<(&str, &str), (&str, Timestamp)> = BTreeMap::new();
     for ingest in ingests {
         for message in &ingest.inbound {
             let at = message.at.min(now);
             let content = serde_json::to_string(&message.content).map_err(|e| StorageError::Broken(e.to_string()))?;
+            let id = inbound_id(&ingest.channel, message, now);
+            let (channel, peer) = (&ingest.channel, message.peer.as_str());
+            arrived.push(Arrived { channel, peer, messenger: ingest.messenger, message: id.clone() });
             rows.push(args![
-                inbound_id(&ingest.channel, message, now).as_str(),
+                id.as_str(),
                 true,
                 Some(ingest.channel.to_string()),
                 message.peer.as_str(),
@@ -165,10 +179,15 @@ async fn store_inbound(tx: &mut Tx, now: Timestamp, ingests: &[&Ingest]) -> Resu
             }
         }
     }
-    tx.batch(sql::MESSAGES_ADD, rows).await?;
+    let mut new = HashSet::new();
+    for row in tx.batch_rows(sql::MESSAGES_ADD, rows).await? {
+        new.insert(row.text("id")?);
+    }
+    // One callback may carry a message twice; only what is new is shown, and once.
+    arrived.retain(|message| new.remove(message.message.as_str()));
     let rows = wrote.into_iter().map(|((channel, peer), (name, at))| args![channel, peer, name, Some(at.0), now.0]);
     tx.batch(sql::DIALOGS_WROTE, rows.collect()).await?;
-    Ok(())
+    chats::ask_posts(tx, context, now, &arrived, harvest).await
 }
 
 /// The id of an inbound message is made of the channel and the vendor's id, so a repeated callback meets its own row.

@@ -27,6 +27,8 @@ pub struct NewMessage {
     pub due: Option<Timestamp>,
     /// What is asked of earlier messages before it is stored.
     pub guards: MessageGuards,
+    /// An operator has just written it by hand.
+    pub answer: bool,
 }
 
 impl NewMessage {

@@ -152,11 +152,16 @@ pub(super) fn sends(context: &Context, now: Timestamp, new: &[&NewMessage]) -> V
 /// The send of one message; `None` when no channel could be chosen.
 ///
 /// A dialog is a lane. Messages that no command asked for have a lane of their own beside it: what somebody writes now
-/// does not wait for what robots have planned for the morning (`docs/adr/0006`).
+/// does not wait for what robots have planned for the morning (`docs/adr/0006`). So do operators' answers, which moreover
+/// leave before everything else of the channel (`docs/adr/0011`).
 fn send_of(context: &Context, now: Timestamp, message: &NewMessage) -> Option<Job> {
     let record = &message.record;
     let queue = QueueKey::Channel(record.channel.clone()?);
-    let lane = if record.command.is_some() { record.peer.clone() } else { Job::lane_beside(&record.peer) };
+    let lane = match (message.answer, &record.command) {
+        (true, _) => Job::lane_of_answers(&record.peer),
+        (false, Some(_)) => record.peer.clone(),
+        (false, None) => Job::lane_beside(&record.peer),
+    };
     let due = message.due.unwrap_or(now);
     let mut job = Job::new(JobKind::Send, record.id.as_str(), queue, lane, context.ids.ulid(), due);
     job.not_after = message.not_after;

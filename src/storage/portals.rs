@@ -268,6 +268,8 @@ impl Storage {
             sql::CLEAN_ROBOT_TURNS,
             sql::CLEAN_MESSAGES,
             sql::CLEAN_COMMANDS,
+            sql::CLEAN_CHATS,
+            sql::CLEAN_CHAT_LINES,
         ] {
             tx.exec(statement, args![id.as_str()]).await?;
         }

@@ -164,6 +164,17 @@ pub const TABLES: &[(&str, Growth)] = &[
         }]),
     ),
     (
+        "chats",
+        Growth::Grows(&[Rule {
+            table: "chats",
+            act: Act::Delete,
+            age: |keep| keep.dialogs,
+            find: sql::OLD_CHATS,
+            apply: sql::CHATS_DELETE,
+            by_time: false,
+        }]),
+    ),
+    (
         "api_requests",
         Growth::Grows(&[Rule {
             table: "api_requests",
@@ -183,6 +194,7 @@ pub const TABLES: &[(&str, Growth)] = &[
     ("registrations", Growth::Bounded("one per robot and handler of a portal")),
     ("lines", Growth::Bounded("made by an administrator")),
     ("channels", Growth::Bounded("made by an administrator")),
+    ("chat_lines", Growth::Bounded("made by an administrator")),
     ("portal_lines", Growth::Bounded("made by an administrator")),
     ("authorizations", Growth::Bounded("used up, or forgotten by the next one after an hour")),
     ("store_notes", Growth::Bounded("a handful of fixed keys")),

@@ -81,7 +81,7 @@ macro_rules! which_dead {
 /// True of a message `m` that no job is about: nothing more is going to happen to it.
 macro_rules! message_is_over {
     () => {
-        "NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id IN ('send:' || m.id, 'comment:' || m.id))"
+        "NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id IN ('send:' || m.id, 'comment:' || m.id, 'chat:' || m.id))"
     };
 }
 
@@ -134,6 +134,10 @@ statements! {
         FROM chat_phones p WHERE p.phone > $1 AND NOT EXISTS (SELECT 1 FROM dialogs d
             WHERE d.channel_id = p.channel_id AND d.peer = p.peer)
         GROUP BY p.phone ORDER BY p.phone LIMIT $3";
+    /// Chats of people, by the last message shown in any.
+    OLD_CHATS = "SELECT h.peer AS key, MAX(h.changed_ms) AS at_ms,
+            CAST(CASE WHEN MAX(h.changed_ms) < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
+        FROM chats h WHERE h.peer > $1 GROUP BY h.peer ORDER BY h.peer LIMIT $3";
     /// Idempotency keys.
     OLD_API_REQUESTS = "SELECT r.key, r.created_ms AS at_ms, CAST(CASE WHEN r.created_ms < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
         FROM api_requests r WHERE r.key > $1 ORDER BY r.key LIMIT $3";
@@ -163,8 +167,8 @@ statements! {
     /// Work that was open at `$1` and must not be done twice.
     JOBS_IN_DOUBT = "SELECT id, kind, subject FROM jobs WHERE kind IN ('send', 'command') AND state <> 'dead'
         AND changed_ms <= $1 ORDER BY id LIMIT $2";
-    /// Comments are looked for before they are written.
-    COMMENTS_IN_DOUBT = "UPDATE jobs SET state = 'unclear' WHERE kind = 'comment' AND state = 'ready'";
+    /// Comments, and clients' messages in chats, are looked for before they are written.
+    COMMENTS_IN_DOUBT = "UPDATE jobs SET state = 'unclear' WHERE kind IN ('comment', 'chat') AND state = 'ready'";
     /// Workers that live at `$1`.
     WORKERS_LIVING = "SELECT id, lease_until_ms FROM workers WHERE lease_until_ms >= $1 ORDER BY lease_until_ms DESC LIMIT 1";
     /// The server's time as `YYYY-MM-DD HH:MM:SS.ffffff+00`. Both databases can say it; only PostgreSQL's is used, because
@@ -322,6 +326,9 @@ statements! {
     /// Channels behind `$1`, oldest first.
     CHANNELS = "SELECT id, line_id, provider, name, credentials, settings, state, state_reason, echo_ms, ramp FROM channels
         WHERE id > $1 ORDER BY id LIMIT $2";
+    /// Channels of a provider behind `$2`, oldest first.
+    CHANNELS_OF_PROVIDER = "SELECT id, line_id, provider, name, credentials, settings, state, state_reason, echo_ms, ramp
+        FROM channels WHERE provider = $1 AND id > $2 ORDER BY id LIMIT $3";
     /// How many are paused.
     CHANNELS_PAUSED = "SELECT COUNT(*) AS n FROM channels WHERE state = 'paused'";
     /// One channel.
@@ -394,8 +401,33 @@ statements! {
     CLEAN_ROBOT_TURNS = "DELETE FROM robot_turns WHERE command_id IN (SELECT id FROM commands WHERE portal_id = $1)";
     /// Deletes a portal's messages.
     CLEAN_MESSAGES = "DELETE FROM messages WHERE command_id IN (SELECT id FROM commands WHERE portal_id = $1)";
+    /// Deletes which dialogs have a chat in a portal.
+    CLEAN_CHATS = "DELETE FROM chats WHERE portal_id = $1";
+    /// Deletes where chats stand in a portal.
+    CLEAN_CHAT_LINES = "DELETE FROM chat_lines WHERE portal_id = $1";
     /// Deletes a portal's commands.
     CLEAN_COMMANDS = "DELETE FROM commands WHERE portal_id = $1";
+    /// Another portal, in which the application still is, has the chats of this line and messenger.
+    CHAT_LINE_ELSEWHERE = "SELECT 1 AS one FROM chat_lines l JOIN portals p ON p.id = l.portal_id
+        WHERE l.line_id = $1 AND l.messenger = $2 AND l.portal_id <> $3 AND p.state <> 'uninstalled'";
+    /// The chats of this line and messenger stand nowhere else from now on.
+    CHAT_LINE_MOVE_AWAY = "DELETE FROM chat_lines WHERE line_id = $1 AND messenger = $2
+        AND (portal_id <> $3 OR place <> $4)";
+    /// The chats of a line stand in this place.
+    CHAT_LINE_PUT = "INSERT INTO chat_lines (portal_id, messenger, place, line_id, changed_ms) VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (portal_id, messenger, place) DO UPDATE SET line_id = excluded.line_id,
+            changed_ms = excluded.changed_ms";
+    /// A messenger's chats stand in this place no more.
+    CHAT_LINE_DROP = "DELETE FROM chat_lines WHERE portal_id = $1 AND messenger = $2 AND place = $3";
+    /// The place is gone.
+    CHAT_PLACE_DROP = "DELETE FROM chat_lines WHERE portal_id = $1 AND place = $2";
+    /// Where chats stand in a portal.
+    CHAT_LINES_OF_PORTAL = "SELECT portal_id, messenger, place, line_id FROM chat_lines WHERE portal_id = $1
+        ORDER BY messenger, place";
+    /// Where the chats of a line and messenger stand.
+    CHAT_LINE_OF_LINE = "SELECT l.portal_id, l.messenger, l.place, l.line_id FROM chat_lines l
+        JOIN portals p ON p.id = l.portal_id
+        WHERE l.line_id = $1 AND l.messenger = $2 AND p.state <> 'uninstalled'";
     /// What was registered last.
     REGISTRATIONS = "SELECT key, fingerprint FROM registrations WHERE portal_id = $1";
     /// Remembers a registration.
@@ -597,6 +629,36 @@ batches! {
                 OR dialogs.last_inbound_ms < excluded.last_inbound_ms
                 THEN excluded.last_inbound_ms ELSE dialogs.last_inbound_ms END,
             changed_ms = excluded.changed_ms";
+
+    // --- chats --------------------------------------------------------------------------------------------------
+    /// Dialogs get their chats where their line's chats stand; a chat that moved has a new number there.
+    CHATS_OPEN["ttti"] = "WITH v(channel_id, peer, messenger, now_ms) AS (VALUES {rows})
+        INSERT INTO chats (channel_id, peer, portal_id, messenger, place, crm_chat, changed_ms)
+        SELECT v.channel_id, v.peer, l.portal_id, l.messenger, l.place, '', v.now_ms
+        FROM v JOIN channels c ON c.id = v.channel_id
+        JOIN chat_lines l ON l.line_id = c.line_id AND l.messenger = v.messenger
+        JOIN portals p ON p.id = l.portal_id
+        WHERE p.state <> 'uninstalled'
+        ON CONFLICT (channel_id, peer) DO UPDATE SET
+            crm_chat = CASE WHEN chats.portal_id = excluded.portal_id AND chats.place = excluded.place
+                THEN chats.crm_chat ELSE '' END,
+            portal_id = excluded.portal_id, messenger = excluded.messenger, place = excluded.place,
+            changed_ms = excluded.changed_ms
+        RETURNING channel_id, peer, portal_id";
+    /// What clients wrote, with their chats.
+    CHAT_POSTS["t"] = "WITH v(id) AS (VALUES {rows})
+        SELECT m.id, m.channel_id, m.peer, m.content, m.provider_id, COALESCE(m.sent_ms, m.created_ms) AS at_ms,
+            COALESCE(d.name, '') AS name, h.messenger, h.place, h.crm_chat
+        FROM v JOIN messages m ON m.id = v.id AND m.inbound = 1
+        JOIN chats h ON h.channel_id = m.channel_id AND h.peer = m.peer
+        LEFT JOIN dialogs d ON d.channel_id = m.channel_id AND d.peer = m.peer";
+    /// The CRM's numbers of chats.
+    CHATS_NUMBER["ttt"] = "WITH v(channel_id, peer, crm_chat) AS (VALUES {rows})
+        UPDATE chats SET crm_chat = v.crm_chat FROM v
+        WHERE chats.channel_id = v.channel_id AND chats.peer = v.peer AND chats.crm_chat <> v.crm_chat";
+    /// Chats of people who have been silent are forgotten; the CRM finds them again by their names.
+    CHATS_DELETE["ti"] = "DELETE FROM chats WHERE (channel_id, peer) IN (SELECT h.channel_id, h.peer
+            FROM (VALUES {rows}) AS v JOIN chats h ON h.peer = v.column1 AND h.changed_ms < v.column2)";
 
     // --- every state ends ---------------------------------------------------------------------------------------
     /// Messages that have been in a state since `before_ms` or longer, the oldest of each portal, no more of one portal

@@ -10,6 +10,7 @@ mod api;
 mod arena;
 mod bad_input;
 mod browser;
+mod chats;
 mod demo;
 mod deploy;
 mod force;

@@ -39,6 +39,8 @@ pub(crate) struct Wish {
     pub(crate) log: &'static str,
     /// Spans of the trace are part of it.
     pub(crate) spans: bool,
+    /// The application has the rights that chats need.
+    pub(crate) open_lines: bool,
     /// Language of the portal.
     pub(crate) language: &'static str,
     /// Port of the service; any free one if absent.
@@ -73,6 +75,7 @@ impl Default for Wish {
             no_bucket: false,
             log: "info,mostik=debug",
             spans: false,
+            open_lines: false,
             language: "ru",
             port: None,
             front: None,
@@ -210,12 +213,14 @@ impl World {
         let own_base = format!("http://127.0.0.1:{port}");
         let base = format!("http://127.0.0.1:{}", wish.front.unwrap_or(port));
         let client_secret = "secret-of-the-application".to_owned();
+        let scopes: &[&str] =
+            if wish.open_lines { &["crm", "bizproc", "imopenlines", "im"] } else { &["crm", "bizproc"] };
         let app = sandbox.add_app(AppSpec {
             client_secret: client_secret.clone(),
             application_url: format!("{base}/bitrix24/main/app"),
             installer_url: Some(format!("{base}/bitrix24/main/install")),
             event_handler_url: Some(format!("{base}/bitrix24/main/events")),
-            scopes: ["crm", "bizproc"].map(str::to_owned).to_vec(),
+            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
             ..AppSpec::default()
         });
         let switches = Switches { language: wish.language.to_owned(), ..Switches::default() };

@@ -172,7 +172,10 @@ pub(crate) fn uninstall(
     let language = portal.switches.read().language.clone();
     let data = Php::map([("LANGUAGE_ID", language.into()), ("CLEAN", Php::Int(i64::from(clean)))]);
     announce(world, portal, client_id, &Raised::new("ONAPPUNINSTALL", data), Auth::Farewell)?;
-    portal.state.lock().installs.remove(client_id);
+    let mut state = portal.state.lock();
+    state.installs.remove(client_id);
+    state.openlines.drop_connectors_of(client_id);
+    drop(state);
     world.change("install", &portal.member_id, client_id);
     Ok(())
 }

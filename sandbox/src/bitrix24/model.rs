@@ -16,6 +16,7 @@ use super::{
     crm::Crm,
     frame::Frame,
     limits::{Limiter, PortalLimits},
+    openlines::OpenLines,
     robots::Robot,
 };
 use crate::php::Php;
@@ -309,6 +310,7 @@ pub(crate) struct PortalState {
     pub(crate) workflows_of: HashMap<(i64, i64), Vec<Arc<str>>>,
     pub(crate) frames: HashMap<String, Frame>,
     pub(crate) frame_order: VecDeque<String>,
+    pub(crate) openlines: OpenLines,
 }
 
 impl PortalState {
@@ -327,6 +329,7 @@ impl PortalState {
             workflows_of: HashMap::new(),
             frames: HashMap::new(),
             frame_order: VecDeque::new(),
+            openlines: OpenLines::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::LazyLock};
 
 use super::{
-    automation, crm, handlers,
+    automation, crm, handlers, openlines,
     rest::{Answer, Hit, RestError},
     robots, system,
 };
@@ -67,6 +67,18 @@ static METHODS: &[MethodSpec] = &[
     admin("bizproc.activity.list", "bizproc", robots::activity_list),
     scoped("bizproc.event.send", "bizproc", automation::event_send),
     scoped("bizproc.activity.log", "bizproc", automation::activity_log),
+    scoped("imconnector.register", "imopenlines", openlines::register),
+    scoped("imconnector.unregister", "imopenlines", openlines::unregister),
+    scoped("imconnector.activate", "imopenlines", openlines::activate),
+    scoped("imconnector.status", "imopenlines", openlines::status),
+    scoped("imconnector.connector.data.set", "imopenlines", openlines::data_set),
+    scoped("imconnector.set.error", "imopenlines", openlines::set_error),
+    scoped("imconnector.list", "imopenlines", openlines::list),
+    scoped("imconnector.send.messages", "imopenlines", openlines::send),
+    scoped("imconnector.send.status.delivery", "imopenlines", openlines::send_delivery),
+    scoped("imopenlines.session.history.get", "imopenlines", openlines::history_get),
+    scoped("im.message.add", "im", openlines::message_add),
+    scoped("im.notify.system.add", "im", openlines::notify_add),
     scoped("crm.item.get", "crm", crm::read::item_get),
     scoped("crm.item.list", "crm", crm::read::item_list),
     scoped("crm.item.add", "crm", crm::write::item_add),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Ask, Outcome, Refusal, done, good, not_allowed};
+use super::{Ask, Outcome, Refusal, done, good, lines, not_allowed};
 use crate::{
     bitrix24::{AppSpec, Automation, ItemSpec, PageRequest, Portal, PortalLimits, PortalSpec, StageSpec, UserSpec},
     world::World,
@@ -152,6 +152,7 @@ async fn one(ask: &Ask<'_>, portal: &Portal, rest: &[&str]) -> Outcome {
         ("POST", ["kill_refresh_tokens"]) => good(&json!({"killed": portal.kill_refresh_tokens()})),
         (_, ["users", rest @ ..]) => users(ask, portal, rest),
         (_, ["items", rest @ ..]) => items(ask, portal, rest),
+        (_, ["open-lines" | "chats", ..]) => lines::of_portal(ask, portal, rest),
         ("POST", ["move"]) => moves(ask, portal),
         ("POST", ["bulk"]) => bulk(ask, portal),
         _ => structure(ask, portal, rest),

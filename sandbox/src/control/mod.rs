@@ -7,6 +7,7 @@
 
 mod amocrm;
 mod bitrix;
+mod lines;
 mod observe;
 mod page;
 mod telegram;

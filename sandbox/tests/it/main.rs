@@ -9,6 +9,8 @@ mod bitrix_crm;
 #[cfg(test)]
 mod bitrix_life;
 #[cfg(test)]
+mod bitrix_lines;
+#[cfg(test)]
 mod bitrix_oauth;
 #[cfg(test)]
 mod bitrix_rest;

@@ -75,6 +75,8 @@ impl Amocrm {
             match effect {
                 CrmEffect::Reply(reply) => Some(self.continue_bot(portal, reply).await),
                 CrmEffect::Comment(_) => None,
+                // No chat stands here: this CRM is not asked for chats ([`crate::crm::Crm::chats`]).
+                CrmEffect::Post(_) | CrmEffect::Verdict(_) => Some(unplanned()),
             }
         }))
         .await

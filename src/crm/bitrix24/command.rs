@@ -88,6 +88,7 @@ mod tests {
     fn work(properties: &Value) -> SendMessage {
         match made(&call(properties)).body {
             CommandBody::SendMessage(work) => *work,
+            CommandBody::Answer(answer) => panic!("{answer:?}"),
             CommandBody::Invalid { failure } => panic!("{failure:?} for {properties}"),
         }
     }
@@ -95,6 +96,7 @@ mod tests {
     fn failure(properties: &Value) -> Failure {
         match made(&call(properties)).body {
             CommandBody::SendMessage(work) => panic!("{work:?}"),
+            CommandBody::Answer(answer) => panic!("{answer:?}"),
             CommandBody::Invalid { failure } => failure,
         }
     }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::Bitrix24;
 use super::batch::{BATCH_MAX, Batch, Param};
 use super::cards::{entity_type, no_such_card};
+use super::chats;
 use super::client::Entries;
 use super::errors::{Fault, own};
 use crate::crm::comments::refers_to;
@@ -41,6 +42,10 @@ enum Plan {
     Update(usize, CrmCommentId),
     /// The entry continues a robot.
     Reply(usize),
+    /// The entry shows a client's message in a chat.
+    Post(usize),
+    /// The entry tells an operator what became of a message.
+    Verdict(usize),
 }
 
 impl Bitrix24 {
@@ -56,6 +61,7 @@ impl Bitrix24 {
     async fn apply_batch(&self, portal: &Portal, effects: &[CrmEffect]) -> Vec<Result<Applied, CrmError>> {
         let now = self.clock.now();
         let mut written = self.look_for_written(portal, effects, now).await;
+        let mut shown = self.look_for_shown(portal, effects, now).await;
         let mut batch = Batch::default();
         let plans: Vec<Plan> = effects
             .iter()
@@ -70,6 +76,16 @@ impl Bitrix24 {
                     self.plan_comment(portal, effect, existing, now, &mut batch)
                 }
                 CrmEffect::Reply(effect) => self.plan_reply(portal, effect, now, &mut batch),
+                CrmEffect::Post(post) => match shown.remove(&at) {
+                    Some(settled) => Plan::Settled(settled),
+                    None => {
+                        self.or_rest(portal, chats::SEND, now, || Plan::Post(self.push_post(portal, post, &mut batch)))
+                    }
+                },
+                CrmEffect::Verdict(verdict) => {
+                    let method = chats::verdict_method(verdict);
+                    self.or_rest(portal, method, now, || Plan::Verdict(self.push_verdict(portal, verdict, &mut batch)))
+                }
             })
             .collect();
         let answer = match batch.is_empty() {
@@ -84,10 +100,15 @@ impl Bitrix24 {
             },
             Err(failed) => Err(CrmError { reach: Reach::Call, ..failed.error(repeatable) }),
         };
+        let told = self.notify_where_barred(portal, effects, &plans_of_notes(&plans), &answer).await;
         plans
             .into_iter()
-            .map(|plan| match plan {
+            .enumerate()
+            .map(|(at, plan)| match plan {
                 Plan::Settled(result) => result,
+                Plan::Post(entry_at) => entry(entry_at, false).and_then(chats::read_shown),
+                Plan::Verdict(_) if told.contains(&at) => Ok(Applied::Done),
+                Plan::Verdict(entry_at) => entry(entry_at, true).map(|_| Applied::Done),
                 Plan::Add(at) => entry(at, false).and_then(|id| read_id(id).map(Applied::Comment)),
                 Plan::Update(at, id) => match entry(at, true) {
                     Ok(_) => Ok(Applied::Comment(id)),
@@ -206,13 +227,27 @@ impl Bitrix24 {
         found
     }
 
+    /// The plan, unless its method has used up its running time.
+    fn or_rest(&self, portal: &Portal, method: &str, now: Timestamp, plan: impl FnOnce() -> Plan) -> Plan {
+        self.method_is_hot(portal, method, now).map_or_else(plan, |error| Plan::Settled(Err(error)))
+    }
+
     /// The method has used up its running time: the effect waits, others go on.
-    fn method_is_hot(&self, portal: &Portal, method: &str, now: Timestamp) -> Option<CrmError> {
+    pub(super) fn method_is_hot(&self, portal: &Portal, method: &str, now: Timestamp) -> Option<CrmError> {
         let wait = self.client.limits.method_wait(&portal.member_id, method, now)?;
         let text = format!("{method} rests until its running time is counted anew");
         let error = own(FailureClass::Throttled, PortalTrouble::None, "operation_time_limit", text);
         Some(CrmError { retry_after: Some(wait), ..error })
     }
+}
+
+/// Effects that are told by an entry of the call: their places, and the entries.
+fn plans_of_notes(plans: &[Plan]) -> Vec<(usize, usize)> {
+    let note = |(at, plan): (usize, &Plan)| match plan {
+        Plan::Verdict(entry) => Some((at, *entry)),
+        Plan::Settled(_) | Plan::Add(_) | Plan::Update(..) | Plan::Reply(_) | Plan::Post(_) => None,
+    };
+    plans.iter().enumerate().filter_map(note).collect()
 }
 
 fn find_comment(list: &Value, short: &str) -> Option<CrmCommentId> {

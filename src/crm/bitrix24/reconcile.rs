@@ -24,6 +24,9 @@ use crate::forms::{flag, items, member, text, text_at, texts};
 use crate::i18n;
 use crate::manifests::{Handlers, Scope};
 
+/// The right with which a portal opens its chats.
+const CHATS_RIGHT: &str = "imopenlines";
+
 /// What was found and done in one portal.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Report {
@@ -111,9 +114,11 @@ impl Bitrix24 {
         let answer = self.client.batch(portal, &look).await.map_err(|failed| failed.error(true))?;
         let [granted, robots, handlers] = places.map(|at| entry(&answer, at));
         let mut report = Report::default();
-        if let Ok(granted) = granted {
-            let granted = read_scopes(granted);
-            report.missing_scopes = self.manifest.missing_scopes(&granted).into_iter().cloned().collect();
+        let granted = granted.ok().map(read_scopes);
+        if let Some(granted) = &granted {
+            let chats = granted.iter().any(|have| have.eq_ignore_ascii_case(CHATS_RIGHT));
+            self.chats_granted.insert(portal.id.clone(), chats).await;
+            report.missing_scopes = self.manifest.missing_scopes(granted).into_iter().cloned().collect();
         }
         let wanted = self.wanted(portal, lines, &admin.user_id);
         let mut changes = Vec::new();
@@ -123,7 +128,7 @@ impl Bitrix24 {
         }
         let address = self.events_address(portal);
         match handlers.map(read_bound) {
-            Ok(bound) => changes.extend(self.event_changes(portal, &address, &bound)),
+            Ok(bound) => changes.extend(self.event_changes(portal, &address, &bound, &granted.unwrap_or_default())),
             Err(error) => report.note(error),
         }
         changes.truncate(BATCH_MAX);
@@ -174,10 +179,11 @@ impl Bitrix24 {
         Ok(changes)
     }
 
-    fn event_changes(&self, portal: &Portal, address: &str, bound: &[Bound]) -> Vec<Change> {
+    fn event_changes(&self, portal: &Portal, address: &str, bound: &[Bound], granted: &[String]) -> Vec<Change> {
         let events = &self.manifest.events;
         let mut changes: Vec<Change> = events
             .iter()
+            .filter(|event| event.is_known_to(granted))
             .filter(|event| !is_bound(bound, &event.code, address))
             .map(|event| Change::Bind(event.code.clone()))
             .collect();
@@ -311,7 +317,7 @@ fn push(batch: &mut Batch, change: &Change, wanted: &[Wanted], address: &str, us
     }
 }
 
-fn entry(answer: &Entries, at: usize) -> Result<&Value, CrmError> {
+pub(super) fn entry(answer: &Entries, at: usize) -> Result<&Value, CrmError> {
     match answer.get(at) {
         Some(Ok(value)) => Ok(value),
         Some(Err(failed)) => Err(failed.error(true)),

@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use subtle::ConstantTimeEq;
 
+use super::chat_events::{self, OperatorEvent};
 use crate::crm::TokenPair;
 use crate::domain::portal::{CardKind, CardRef};
 use crate::domain::time::{Millis, Timestamp};
@@ -226,6 +227,20 @@ pub enum Event {
         /// The administrator asked to delete the data too.
         clean: bool,
     },
+    /// ONIMCONNECTORMESSAGEADD: operators wrote in chats of a connector.
+    Operator(OperatorEvent),
+    /// ONIMCONNECTORSTATUSDELETE: a connector was taken off an open line; our own doing is told too.
+    ConnectorOff {
+        /// The connector, lower case.
+        connector: String,
+        /// The open line.
+        place: String,
+    },
+    /// ONIMCONNECTORLINEDELETE: an open line is gone; told of lines that are none of ours too.
+    LineGone {
+        /// The open line.
+        place: String,
+    },
     /// Any other event, by its name in upper case.
     Other(String),
 }
@@ -256,6 +271,12 @@ pub fn event_call(form: &Value) -> Result<EventCall, WireError> {
         "ONAPPINSTALL" => Event::Install { language: language(), installed: is_set("INSTALLED").unwrap_or(true) },
         "ONAPPUPDATE" => Event::Update { language: language() },
         "ONAPPUNINSTALL" => Event::Uninstall { clean: is_set("CLEAN").unwrap_or(false) },
+        "ONIMCONNECTORMESSAGEADD" => Event::Operator(chat_events::operator_event(data)?),
+        "ONIMCONNECTORSTATUSDELETE" => {
+            let (connector, place) = chat_events::status_deleted(data);
+            Event::ConnectorOff { connector, place }
+        }
+        "ONIMCONNECTORLINEDELETE" => Event::LineGone { place: chat_events::line_deleted(data) },
         other => Event::Other(other.to_owned()),
     };
     Ok(EventCall { event, ts: member(form, "ts").and_then(integer).map(Timestamp::from_seconds), auth })
@@ -472,7 +493,7 @@ mod tests {
 
         let scalar = json!({"event": "onImConnectorLineDelete", "data": "107",
             "auth": {"member_id": "m", "application_token": "t"}});
-        assert_eq!(event_call(&scalar).unwrap().event, Event::Other("ONIMCONNECTORLINEDELETE".to_owned()));
+        assert_eq!(event_call(&scalar).unwrap().event, Event::LineGone { place: "107".to_owned() });
     }
 
     #[test]

@@ -362,6 +362,7 @@ async fn change(
     state.storage.set_channel_state(id, to, ramp).await?;
     state.pipeline.state_changed(QueueKey::Channel(id.clone()));
     let channel = load(state, id).await?;
+    state.pipeline.show_channel_state(&channel).await;
     tracing::info!(channel.id = %channel.id, state = state_of(&channel).0, "channel changed by hand");
     detail(state, &channel).await
 }

@@ -33,7 +33,7 @@ pub(super) struct DeadLetterView {
     /// Its id, to redrive it by.
     #[schema(example = "send:msg_01JD0000000000000000000000")]
     id: String,
-    /// `send`, `command`, `comment`, `reply` or `reconcile`.
+    /// `send`, `command`, `comment`, `reply`, `reconcile` or `chat`.
     kind: &'static str,
     /// Why it was given up, as it was noted then.
     reason: String,
@@ -90,7 +90,7 @@ pub(super) struct RedriveMany {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
-    /// `send`, `command`, `comment`, `reply` or `reconcile`.
+    /// `send`, `command`, `comment`, `reply`, `reconcile` or `chat`.
     kind: Option<String>,
     /// Id of the channel of its message.
     channel: Option<String>,
@@ -113,7 +113,7 @@ pub(super) struct ListQuery {
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RedriveMatching {
-    /// `send`, `command`, `comment`, `reply` or `reconcile`.
+    /// `send`, `command`, `comment`, `reply`, `reconcile` or `chat`.
     kind: Option<String>,
     /// Id of the channel of its message.
     channel: Option<String>,

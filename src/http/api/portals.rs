@@ -92,7 +92,7 @@ pub(super) async fn unbind(
     Ok(Json(view(&state, &portal.portal).await?))
 }
 
-async fn find(state: &State, id: &str) -> Result<Arc<KnownPortal>, Problem> {
+pub(super) async fn find(state: &State, id: &str) -> Result<Arc<KnownPortal>, Problem> {
     let missing = || Problem::NotFound("there is no such portal".to_owned());
     let id = PortalId::parse(id).ok_or_else(missing)?;
     state.storage.portal(&id).await?.ok_or_else(missing)

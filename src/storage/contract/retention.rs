@@ -29,6 +29,7 @@ mod promises {
 
     use super::super::World;
     use super::super::things::{command, furnished, me, message};
+    use crate::domain::channel::Messenger;
     use crate::domain::command::{Command, WaitFor};
     use crate::domain::event::{InboundContent, InboundMessage, StatusNews};
     use crate::domain::ids::{ChannelId, CommandId, MessageId, PortalId, ProviderMessageId};
@@ -108,6 +109,7 @@ mod promises {
             fate: Fate::Done,
             comment: None,
             replied,
+            shown: None,
         };
         let comment = effect(Job::id_of(JobKind::Comment, message.as_str()), None);
         let reply = effect(Job::id_of(JobKind::Reply, command.as_str()), Some(command.clone()));
@@ -142,7 +144,13 @@ mod promises {
             failure: None,
             vendor_code: String::new(),
         };
-        let late = Ingest { channel: channel.clone(), statuses: vec![read], inbound: vec![], phones: vec![] };
+        let late = Ingest {
+            channel: channel.clone(),
+            messenger: Messenger::Whatsapp,
+            statuses: vec![read],
+            inbound: vec![],
+            phones: vec![],
+        };
         world.storage.ingest(late).await.unwrap();
         assert_eq!(world.storage.find_message(&id).await.unwrap().unwrap().record.state, MessageState::Read);
         assert!(world.handed_over().is_empty(), "no comment about nobody");
@@ -200,7 +208,13 @@ mod promises {
             content: InboundContent::Text { body: "Hi".into() },
             opens_window: true,
         };
-        let ingest = |list| Ingest { channel: channel.clone(), statuses: Vec::new(), inbound: list, phones: vec![] };
+        let ingest = |list| Ingest {
+            channel: channel.clone(),
+            messenger: Messenger::Whatsapp,
+            statuses: Vec::new(),
+            inbound: list,
+            phones: vec![],
+        };
         world.storage.ingest(ingest(vec![inbound("79000000001", "a"), inbound("79000000002", "b")])).await.unwrap();
         world.clock.set(1_500_000);
         world.storage.ingest(ingest(vec![inbound("79000000002", "c")])).await.unwrap();

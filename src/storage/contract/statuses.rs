@@ -6,6 +6,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::World;
 use super::things::{command, furnished, message};
+use crate::domain::channel::Messenger;
 use crate::domain::command::WaitFor;
 use crate::domain::event::StatusNews;
 use crate::domain::ids::{ChannelId, PortalId, ProviderMessageId};
@@ -42,7 +43,13 @@ async fn play(world: &World, portal: &PortalId, channel: &ChannelId, case: usize
             failure: failure(*state),
             vendor_code: String::new(),
         });
-        let ingest = Ingest { channel: channel.clone(), statuses: statuses.collect(), inbound: vec![], phones: vec![] };
+        let ingest = Ingest {
+            channel: channel.clone(),
+            messenger: Messenger::Whatsapp,
+            statuses: statuses.collect(),
+            inbound: vec![],
+            phones: vec![],
+        };
         world.storage.ingest(ingest).await.unwrap();
         expected = states.iter().fold(expected, |state, news| state.advance(*news));
         let record = world.storage.find_message(&id).await.unwrap().unwrap().record;

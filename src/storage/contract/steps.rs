@@ -39,6 +39,7 @@ on_both! {
 mod promises {
     use super::super::World;
     use super::super::things::{command, furnished, installation, me, message};
+    use crate::domain::channel::Messenger;
     use crate::domain::command::WaitFor;
     use crate::domain::event::{InboundContent, InboundMessage, StatusNews};
     use crate::domain::ids::{ChannelId, CrmCommentId, MessageId, ProviderMessageId, WorkerId};
@@ -81,7 +82,13 @@ mod promises {
 
     async fn tell(world: &World, channel: &ChannelId, statuses: Vec<StatusNews>) {
         world.clock.set(1_001_000);
-        let ingest = Ingest { channel: channel.clone(), statuses, inbound: vec![], phones: vec![] };
+        let ingest = Ingest {
+            channel: channel.clone(),
+            messenger: Messenger::Whatsapp,
+            statuses,
+            inbound: vec![],
+            phones: vec![],
+        };
         world.storage.ingest(ingest).await.unwrap();
     }
 
@@ -468,7 +475,13 @@ mod promises {
         let pair = (channel.to_string(), "7900".to_owned());
         let last = async || world.storage.last_inbound(std::slice::from_ref(&pair)).await.unwrap().get(&pair).copied();
         let tell = async |messages: Vec<InboundMessage>| {
-            let ingest = Ingest { channel: channel.clone(), statuses: vec![], inbound: messages, phones: vec![] };
+            let ingest = Ingest {
+                channel: channel.clone(),
+                messenger: Messenger::Whatsapp,
+                statuses: vec![],
+                inbound: messages,
+                phones: vec![],
+            };
             world.storage.ingest(ingest).await.unwrap();
         };
         tell(vec![inbound("w0", 999_500, false)]).await;
@@ -500,6 +513,7 @@ mod promises {
             fate: Fate::Done,
             comment: Some((ids[0].clone(), CrmCommentId("77".into()))),
             replied: None,
+            shown: None,
         };
         world.storage.settle_effects(vec![done(before)]).await.unwrap();
         let again = world.handed_over();
@@ -557,7 +571,13 @@ mod promises {
         let far = inbound("wamid.far", 99_999_999_999_999_999, true);
         let list = vec![far.clone(), inbound("wamid.now", 1_000_000, true)];
         for list in [list, vec![far]] {
-            let ingest = Ingest { channel: channel.clone(), statuses: vec![], inbound: list, phones: vec![] };
+            let ingest = Ingest {
+                channel: channel.clone(),
+                messenger: Messenger::Whatsapp,
+                statuses: vec![],
+                inbound: list,
+                phones: vec![],
+            };
             world.storage.ingest(ingest).await.unwrap();
         }
         let filter = crate::storage::messages::MessageFilter { limit: 10, ..Default::default() };
@@ -689,6 +709,7 @@ mod promises {
             fate: die("ACCESS_DENIED (not_permitted): no".into()),
             comment: None,
             replied: None,
+            shown: None,
         };
         world.storage.settle_effects(vec![refused]).await.unwrap();
         let count = async |filter: DeadFilter| world.storage.count_dead_letters(&filter).await.unwrap();

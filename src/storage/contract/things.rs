@@ -114,6 +114,7 @@ pub(in crate::storage) fn message(
         not_after: Some(Timestamp(9_000_000)),
         due: None,
         guards: MessageGuards::default(),
+        answer: false,
     }
 }
 

@@ -17,6 +17,7 @@ mod promises {
 
     use super::super::World;
     use super::super::things::{command, furnished, installation, me, message};
+    use crate::domain::channel::Messenger;
     use crate::domain::command::WaitFor;
     use crate::domain::event::StatusNews;
     use crate::domain::ids::{ChannelId, MessageId, PortalId, ProviderMessageId, WorkerId};
@@ -68,7 +69,13 @@ mod promises {
         };
         world
             .storage
-            .ingest(Ingest { channel: channel.clone(), statuses: vec![status], inbound: vec![], phones: vec![] })
+            .ingest(Ingest {
+                channel: channel.clone(),
+                messenger: Messenger::Whatsapp,
+                statuses: vec![status],
+                inbound: vec![],
+                phones: vec![],
+            })
             .await
             .unwrap();
     }

@@ -27,7 +27,7 @@ fn portal(state: &mut State, method: &str, params: &Value) -> Found {
     let text = |key: &str| params[key].as_str().unwrap_or_default().to_owned();
     let (code, event, handler) = (text("CODE"), text("event"), text("handler"));
     match method {
-        "scope" => Ok(json!(["crm", "bizproc", "im"])),
+        "scope" => Ok(json!(["crm", "bizproc", "im", "imopenlines"])),
         "bizproc.robot.list" => Ok(json!(state.robots)),
         "bizproc.robot.add" if state.robots.contains(&code) => Err(("ERROR_ACTIVITY_ALREADY_INSTALLED", "x")),
         "bizproc.robot.add" => {
@@ -62,6 +62,9 @@ fn portal(state: &mut State, method: &str, params: &Value) -> Found {
     }
 }
 
+/// Events of chats, in the order of the manifest.
+const CHAT_EVENTS: [&str; 3] = ["ONIMCONNECTORMESSAGEADD", "ONIMCONNECTORSTATUSDELETE", "ONIMCONNECTORLINEDELETE"];
+
 async fn world(state: &Shared) -> World {
     let state = Arc::clone(state);
     World::start(move |request, _| {
@@ -88,7 +91,8 @@ async fn a_fresh_portal_gets_everything_in_two_calls() {
     let world = world(&state).await;
     let done = report(&world, &["Sales"]).await;
     assert_eq!(done.added, ["send_message"]);
-    assert_eq!(done.bound, ["ONAPPINSTALL", "ONAPPUPDATE", "ONAPPUNINSTALL"]);
+    assert_eq!(done.bound[..3], ["ONAPPINSTALL", "ONAPPUPDATE", "ONAPPUNINSTALL"]);
+    assert_eq!(done.bound[3..], CHAT_EVENTS);
     assert_eq!((done.problems, done.missing_scopes, done.robots_unavailable), (vec![], vec![], None));
     assert!(bound(&state).iter().all(|(_, handler)| handler == EVENTS_URL));
     let calls = world.stub.received("/rest/batch");
@@ -177,11 +181,11 @@ async fn a_portal_without_robots_is_reported_and_no_error() {
         .await;
         let done = report(&world, &[]).await;
         assert_eq!(done.robots_unavailable.as_deref(), Some(code));
-        assert_eq!(done.bound.len(), 3, "events are bound all the same");
-        assert_eq!(done.missing_scopes.len(), 1);
+        assert_eq!(done.bound.len(), 3, "events that this portal knows are bound all the same");
+        assert_eq!(done.missing_scopes.len(), 3);
         for language in Language::ALL {
             let notes = done.notes(language);
-            assert!(notes.len() == 2 && notes[0].contains("bizproc") && notes[1].contains(code), "{notes:?}");
+            assert!(notes.len() == 4 && notes[0].contains("bizproc") && notes[3].contains(code), "{notes:?}");
         }
         assert_eq!(world.crm.reconcile(&world.portal, &[]).await, Ok(()));
     }
@@ -201,9 +205,10 @@ async fn handlers_at_an_old_address_are_removed() {
     let world = world(&state).await;
     let done = report(&world, &[]).await;
     assert_eq!(done.unbound.len(), 3, "{:?}", done.unbound);
-    assert_eq!(done.bound, ["ONAPPINSTALL", "ONAPPUPDATE"]);
+    assert_eq!(done.bound[..2], ["ONAPPINSTALL", "ONAPPUPDATE"]);
+    assert_eq!(done.bound[2..], CHAT_EVENTS);
     let left = bound(&state);
-    assert_eq!(left.len(), 4);
+    assert_eq!(left.len(), 7);
     assert!(left.contains(&old("ONCRMLEADADD", "https://elsewhere.example/hook")));
 }
 
@@ -244,7 +249,7 @@ async fn a_refused_robot_is_a_problem_and_the_rest_is_done() {
     })
     .await;
     let done = report(&world, &[]).await;
-    assert_eq!((done.problems.len(), done.bound.len()), (1, 3));
+    assert_eq!((done.problems.len(), done.bound.len()), (1, 6));
     assert_eq!(done.notes(Language::Ru).len(), 1);
     assert!(world.store.registrations.lock().unwrap().is_empty());
     let error = world.crm.reconcile(&world.portal, &[]).await.unwrap_err();

@@ -1,6 +1,7 @@
 //! Sending and history.
 
 use super::*;
+use crate::domain::channel::Messenger;
 use crate::domain::event::{InboundContent, InboundMessage};
 use crate::domain::ids::{MessageId, ProviderMessageId};
 use crate::domain::job::{Job, JobKind};
@@ -269,7 +270,13 @@ async fn history_is_narrowed_and_paged_newest_first() {
         content: InboundContent::Text { body: "Hello".to_owned() },
     };
     api.clock.0.store(START + 60_000, Ordering::SeqCst);
-    let ingest = Ingest { channel: channel_id(&channel), statuses: Vec::new(), inbound: vec![inbound], phones: vec![] };
+    let ingest = Ingest {
+        channel: channel_id(&channel),
+        messenger: Messenger::Whatsapp,
+        statuses: Vec::new(),
+        inbound: vec![inbound],
+        phones: vec![],
+    };
     api.state.storage.ingest(ingest).await.unwrap();
     let newest_first: Vec<String> = sent.iter().rev().cloned().collect();
     let all = api.all("/messages", 2).await;

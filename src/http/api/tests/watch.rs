@@ -1,6 +1,7 @@
 //! Every state ends: with nothing alive around a message but the watch.
 
 use super::*;
+use crate::domain::channel::Messenger;
 use crate::domain::event::StatusNews;
 use crate::domain::ids::{MessageId, ProviderMessageId};
 use crate::domain::job::{GivenUp, Job, JobKind, JobState};
@@ -33,7 +34,13 @@ impl Api {
             failure: None,
             vendor_code: String::new(),
         };
-        let ingest = Ingest { channel: channel_id(channel), statuses: vec![status], inbound: vec![], phones: vec![] };
+        let ingest = Ingest {
+            channel: channel_id(channel),
+            messenger: Messenger::Whatsapp,
+            statuses: vec![status],
+            inbound: vec![],
+            phones: vec![],
+        };
         self.state.storage.ingest(ingest).await.unwrap();
     }
 

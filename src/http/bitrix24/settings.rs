@@ -1,0 +1,143 @@
+//! The settings page of a connector: which of our lines' clients write into this open line.
+//!
+//! The portal opens the page when somebody connects the connector to an open line, and later for its settings. The choice
+//! is posted to the same address with the tokens the portal gave this browser, so whoever chooses is proved again.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use secrecy::ExposeSecret as _;
+
+use super::{Refused, broken, decode, enter, require_app};
+use crate::crm::bitrix24::wire::{PageOpen, WireError, page_open};
+use crate::domain::channel::Messenger;
+use crate::domain::chat::ChatLine;
+use crate::domain::language::Language;
+use crate::domain::portal::Portal;
+use crate::forms::{member, text, text_at};
+use crate::http::State;
+use crate::http::problem::Problem;
+use crate::storage::chats::Connected;
+use crate::ui::{self, FrameNotice, LineChoice, SettingsView};
+
+/// Field of the form that names the line chosen; empty disconnects.
+const CHOSEN: &str = "chosen";
+/// Longest number of an open line that is taken.
+const PLACE_MAX: usize = 20;
+
+/// Shows the page, and carries out what was chosen on it.
+pub(super) async fn page(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    body: web::Bytes,
+    state: web::Data<State>,
+) -> Result<HttpResponse, Problem> {
+    let (app, connector) = path.into_inner();
+    require_app(&state, &app)?;
+    let missing = || Problem::NotFound("no such connector".to_owned());
+    let messenger = state.bitrix24.messenger_of(&app, &connector).ok_or_else(missing)?;
+    let form = decode(&body)?;
+    let opened = match page_open(&decode(request.query_string().as_bytes())?, &form) {
+        Ok(opened) => opened,
+        Err(WireError::Unsigned(_)) => return ui::visitor().map_err(broken),
+        Err(WireError::Malformed(what)) => return Err(Problem::Malformed(what)),
+    };
+    let place = text_at(&opened.options, &["LINE"]);
+    let of_connector = text_at(&opened.options, &["CONNECTOR"]).eq_ignore_ascii_case(&connector);
+    if !of_connector || place.is_empty() || place.len() > PLACE_MAX || !place.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Problem::Malformed("PLACEMENT_OPTIONS name no open line of this connector".to_owned()));
+    }
+    let language = Language::of_portal(&opened.language);
+    let chosen = member(&form, CHOSEN).and_then(text);
+    let page = Page { state: &state, opened: &opened, messenger, place, language };
+    let shown = match enter(&state, &app, &opened).await {
+        Ok((portal, proof)) => page.show(&portal, &proof.domain, &request, chosen.as_deref()).await,
+        Err(refused) => Err(refused),
+    };
+    match shown {
+        Ok(view) => ui::settings(&view).map_err(broken),
+        Err(Refused::Said(key)) => ui::frame_notice(&FrameNotice { language, key, domain: None }).map_err(broken),
+        Err(Refused::Problem(problem)) => Err(problem),
+    }
+}
+
+struct Page<'a> {
+    state: &'a State,
+    opened: &'a PageOpen,
+    messenger: Messenger,
+    place: String,
+    language: Language,
+}
+
+impl Page<'_> {
+    async fn show(
+        &self,
+        portal: &Portal,
+        domain: &str,
+        request: &HttpRequest,
+        chosen: Option<&str>,
+    ) -> Result<SettingsView, Refused> {
+        let said = match chosen {
+            Some(chosen) => Some(self.choose(portal, chosen).await?),
+            None => None,
+        };
+        let stands = self.state.storage.chat_lines(&portal.id).await?;
+        let stands = stands.iter().find(|line| line.messenger == self.messenger && line.place == self.place);
+        let mut lines = Vec::new();
+        for line in self.state.storage.lines_of_portal(&portal.id).await?.iter() {
+            let channels = self.state.storage.channels_of_line(&line.id).await?;
+            let of_messenger = channels.iter().filter(|channel| {
+                let provider = self.state.pipeline.provider_of(channel);
+                provider.is_some_and(|provider| provider.spec().messenger == self.messenger)
+            });
+            let names: Vec<&str> = of_messenger.map(|channel| channel.name.as_str()).collect();
+            if !names.is_empty() {
+                lines.push(LineChoice {
+                    id: line.id.to_string(),
+                    name: line.name.clone(),
+                    channels: names.join(", "),
+                    chosen: stands.is_some_and(|stands| stands.line == line.id),
+                });
+            }
+        }
+        let tokens = self.opened.tokens.as_ref().map(|tokens| tokens.access.expose_secret().to_owned());
+        Ok(SettingsView {
+            language: self.language,
+            domain: domain.to_owned(),
+            messenger: self.messenger.title(),
+            action: request.path().to_owned(),
+            // Without the refresh token: it was kept when the page was opened, and may have been used since.
+            fields: vec![
+                ("AUTH_ID", tokens.unwrap_or_default()),
+                ("member_id", self.opened.member_id.clone()),
+                ("SERVER_ENDPOINT", self.opened.server_endpoint.clone().unwrap_or_default()),
+                ("LANG", self.opened.language.clone()),
+                ("PLACEMENT", self.opened.placement.clone()),
+                ("PLACEMENT_OPTIONS", self.opened.options.to_string()),
+            ],
+            connected: stands.is_some(),
+            lines,
+            said,
+        })
+    }
+
+    /// Carries out a choice; gives the key of what is said about it.
+    async fn choose(&self, portal: &Portal, chosen: &str) -> Result<&'static str, Refused> {
+        if chosen.is_empty() {
+            self.state.pipeline.disconnect_chats(portal, self.messenger, &self.place).await?;
+            return Ok("settings_off");
+        }
+        let lines = self.state.storage.lines_of_portal(&portal.id).await?;
+        let Some(line) = lines.iter().find(|line| line.id.as_str() == chosen) else {
+            return Err(Refused::Problem(Problem::NotFound("the portal does not have this line".to_owned())));
+        };
+        let wanted = ChatLine {
+            portal: portal.id.clone(),
+            messenger: self.messenger,
+            place: self.place.clone(),
+            line: line.id.clone(),
+        };
+        Ok(match self.state.pipeline.connect_chats(portal, &wanted).await? {
+            Connected::Yes => "settings_saved",
+            Connected::Elsewhere => "settings_elsewhere",
+        })
+    }
+}
