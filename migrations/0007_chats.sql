@@ -9,3 +9,4 @@ CREATE TABLE chat_phones (
     shared_ms   BIGINT NOT NULL,
     PRIMARY KEY (channel_id, phone)
 );
+CREATE INDEX chat_phones_by_phone ON chat_phones (phone);

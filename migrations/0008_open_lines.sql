@@ -24,3 +24,4 @@ CREATE TABLE chats (
     PRIMARY KEY (channel_id, peer)
 );
 CREATE INDEX chats_by_peer ON chats (peer);
+CREATE INDEX chats_by_portal ON chats (portal_id);

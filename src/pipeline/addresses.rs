@@ -122,7 +122,8 @@ async fn channels_of(pipeline: &Pipeline, provider: &str) -> Result<Vec<Channel>
 /// Looks at all channels whose turn it is, until `stop`. One process of all does it.
 pub(super) async fn run(pipeline: Arc<Pipeline>, stop: CancellationToken) {
     if pipeline.providers.values().all(|provider| provider.webhooks().is_none()) {
-        return;
+        // Nothing to look at; but whoever started this takes an end for trouble.
+        return stop.cancelled().await;
     }
     let every = pipeline.settings.check_webhooks;
     let pace = Millis((every.0 / 2).clamp(ROUND_MIN.0, ROUND_MAX.0)).to_duration();

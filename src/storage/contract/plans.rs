@@ -14,6 +14,7 @@ const WHOLE: &[(&str, &str)] = &[
     ("JOBS_COUNT", "jobs, for gauges: at most a twentieth of the time (http::health)"),
     ("JOBS_IN_DOUBT", "once, after a restore"),
     ("COMMENTS_IN_DOUBT", "once, after a restore"),
+    ("AUTHORIZATIONS_EXPIRE", "consents asked for in the last hour"),
     ("CHANNELS_PAUSED", "paused channels"),
     ("PORTALS_NEEDING_AUTH", "portals whose tokens have died"),
     (

@@ -80,10 +80,13 @@ const HOMES: &[(&str, Home)] = &[
     ("portal_tokens", Home::Key("portal_id")),
     ("registrations", Home::Key("portal_id")),
     ("portal_lines", Home::Key("portal_id")),
+    ("chat_lines", Home::Key("portal_id")),
     ("commands", Home::Told("t.portal_id")),
     ("lines", Home::Told(of_line!("t.id"))),
     ("channels", Home::Told(of_line!("t.line_id"))),
     ("dialogs", Home::Told(of_channel!("t.channel_id"))),
+    ("chats", Home::Told("t.portal_id")),
+    ("chat_phones", Home::Told(of_channel!("t.channel_id"))),
     ("messages", Home::Told(of_message!("t.id"))),
     ("jobs", Home::Told(of_queue!("t.queue"))),
     ("queues", Home::Told(of_queue!("t.key"))),
@@ -91,6 +94,7 @@ const HOMES: &[(&str, Home)] = &[
     ("api_requests", Home::Told(of_message!("t.message_id"))),
     ("sent_texts", Home::Told(of_message!("t.message_id"))),
     ("robot_turns", Home::Told("(SELECT c.portal_id FROM commands c WHERE c.id = t.command_id)")),
+    ("authorizations", Home::Nobodys("consents under way: which account will come is not known yet")),
     ("workers", Home::Nobodys("processes work for all tenants; few rows, the same for every server")),
     ("store_notes", Home::Nobodys("what the store remembers of itself; few rows, the same for every server")),
 ];
@@ -141,6 +145,15 @@ async fn live(world: &World) {
     for (into, values) in [
         ("registrations (portal_id, key, fingerprint)", format!("'{portal}', 'robot:a', 'f'")),
         ("dialogs (channel_id, peer, name, changed_ms)", format!("'{channel}', '79161234567', '', 1")),
+        (
+            "chat_lines (portal_id, messenger, place, line_id, changed_ms)",
+            format!("'{portal}', 'whatsapp', '1', (SELECT line_id FROM channels WHERE id = '{channel}'), 1"),
+        ),
+        (
+            "chats (channel_id, peer, portal_id, messenger, place, crm_chat, changed_ms)",
+            format!("'{channel}', '79161234567', '{portal}', 'whatsapp', '1', '', 1"),
+        ),
+        ("chat_phones (channel_id, phone, peer, shared_ms)", format!("'{channel}', '79161234567', 'tg.1', 1")),
         (
             "attempts (id, job_id, message_id, at_ms, duration_ms, outcome)",
             format!("'att_1', 'send:{message}', '{message}', 1, 1, 'ok'"),
