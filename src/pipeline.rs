@@ -29,6 +29,7 @@ pub mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::crm::Crm;
@@ -106,8 +107,8 @@ pub struct Pipeline {
     pub(crate) worker: WorkerId,
     /// What this process may still believe of its queues.
     pub(crate) lease: Lease,
-    /// Since when this process has been there to hear callbacks.
-    pub(crate) since: Timestamp,
+    /// [`Pipeline::hearing_since`], in milliseconds.
+    hearing_since: AtomicI64,
     templates: TemplateCache,
 }
 
@@ -134,7 +135,7 @@ impl Pipeline {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let worker = WorkerId::new(&parts.ids.ulid());
-        let since = parts.clock.now();
+        let hearing_since = AtomicI64::new(parts.clock.now().0);
         Arc::new(Self {
             storage: parts.storage,
             crms: parts.crms,
@@ -145,7 +146,7 @@ impl Pipeline {
             scheduler: parts.scheduler,
             worker,
             lease: Lease::default(),
-            since,
+            hearing_since,
             templates: TemplateCache::new(Duration::from_secs(300)),
         })
     }
@@ -168,17 +169,27 @@ impl Pipeline {
         &self.settings.country
     }
 
+    /// Since when this process has been there to hear callbacks without a gap.
+    pub(super) fn hearing_since(&self) -> Timestamp {
+        Timestamp(self.hearing_since.load(Ordering::Relaxed))
+    }
+
+    /// This process stood still, or had no database, for longer than its lease: callbacks of that time were not taken.
+    pub(super) fn was_deaf(&self) {
+        self.hearing_since.store(self.clock.now().0, Ordering::Relaxed);
+    }
+
     /// How long, from its beginning, the echo of a send is waited for before its absence means anything. `rule` is the
     /// provider's usual wait.
     ///
-    /// While we were down the vendor's callbacks found nobody, and it calls again ever less often; so after a down time
+    /// While we were down or deaf the vendor's callbacks found nobody, and it calls again ever less often; so after a down time
     /// the echo may be late by a multiple of it. Without an echo there is nothing to wait for.
     pub(super) fn echo_wait(&self, rule: Millis, started: Timestamp) -> Millis {
         if rule.0 == 0 {
             return rule;
         }
         let wait = self.settings.unclear_wait.unwrap_or(rule);
-        let down = self.since.since(started);
+        let down = self.hearing_since().since(started);
         if down.0 <= 0 { wait } else { Millis(down.0 + wait.0.max(down.0.saturating_mul(RETRY_STRETCH))) }
     }
 

@@ -47,6 +47,7 @@ pub async fn beat(pipeline: Arc<Pipeline>, stop: CancellationToken) {
                 if pipeline.lease.renew(from, length) {
                     // Others may have taken our queues meanwhile; what is still ours is found again.
                     pipeline.scheduler.lost();
+                    pipeline.was_deaf();
                 }
                 if first {
                     pipeline.scheduler.news();

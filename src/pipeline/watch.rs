@@ -135,7 +135,7 @@ impl<'a> Rules<'a> {
         }
         for (state, wait) in steps {
             // While we were away nobody could hear, so a silence counts only if we were there all the time.
-            if self.pipeline.since <= self.ago(wait) {
+            if self.pipeline.hearing_since() <= self.ago(wait) {
                 lookouts.push(lookout(state, None, self.ago(wait)));
             }
             lookouts.push(lookout(state, Some(Silence::Told), self.ago(self.horizon)));

@@ -28,8 +28,7 @@ mod promises {
     use std::time::{Duration, Instant};
 
     use super::super::World;
-    use super::super::things::{command, furnished, me, message};
-    use crate::domain::channel::Messenger;
+    use super::super::things::{command, furnished, heard, me, message};
     use crate::domain::command::{Command, WaitFor};
     use crate::domain::event::{InboundContent, InboundMessage, StatusNews};
     use crate::domain::ids::{ChannelId, CommandId, MessageId, PortalId, ProviderMessageId};
@@ -39,7 +38,6 @@ mod promises {
     use crate::domain::time::{Millis, Timestamp};
     use crate::storage::db::args;
     use crate::storage::effects::EffectSettlement;
-    use crate::storage::ingest::Ingest;
     use crate::storage::messages::{Attempt, MessageFilter, MessageNews};
     use crate::storage::plan::Plan;
     use crate::storage::retention::{Act, Growth, Rule, TABLES};
@@ -144,13 +142,7 @@ mod promises {
             failure: None,
             vendor_code: String::new(),
         };
-        let late = Ingest {
-            channel: channel.clone(),
-            messenger: Messenger::Whatsapp,
-            statuses: vec![read],
-            inbound: vec![],
-            phones: vec![],
-        };
+        let late = heard(&channel, vec![read], vec![]);
         world.storage.ingest(late).await.unwrap();
         assert_eq!(world.storage.find_message(&id).await.unwrap().unwrap().record.state, MessageState::Read);
         assert!(world.handed_over().is_empty(), "no comment about nobody");
@@ -208,13 +200,7 @@ mod promises {
             content: InboundContent::Text { body: "Hi".into() },
             opens_window: true,
         };
-        let ingest = |list| Ingest {
-            channel: channel.clone(),
-            messenger: Messenger::Whatsapp,
-            statuses: Vec::new(),
-            inbound: list,
-            phones: vec![],
-        };
+        let ingest = |list| heard(&channel, Vec::new(), list);
         world.storage.ingest(ingest(vec![inbound("79000000001", "a"), inbound("79000000002", "b")])).await.unwrap();
         world.clock.set(1_500_000);
         world.storage.ingest(ingest(vec![inbound("79000000002", "c")])).await.unwrap();

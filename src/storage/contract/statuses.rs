@@ -5,15 +5,13 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::World;
-use super::things::{command, furnished, message};
-use crate::domain::channel::Messenger;
+use super::things::{command, furnished, heard, message};
 use crate::domain::command::WaitFor;
 use crate::domain::event::StatusNews;
 use crate::domain::ids::{ChannelId, PortalId, ProviderMessageId};
 use crate::domain::outcome::{ErrorCode, Failure};
 use crate::domain::status::MessageState;
 use crate::domain::time::Timestamp;
-use crate::storage::ingest::Ingest;
 use crate::storage::plan::Plan;
 
 /// Callbacks in the order in which they come, each with several statuses.
@@ -43,13 +41,7 @@ async fn play(world: &World, portal: &PortalId, channel: &ChannelId, case: usize
             failure: failure(*state),
             vendor_code: String::new(),
         });
-        let ingest = Ingest {
-            channel: channel.clone(),
-            messenger: Messenger::Whatsapp,
-            statuses: statuses.collect(),
-            inbound: vec![],
-            phones: vec![],
-        };
+        let ingest = heard(channel, statuses.collect(), vec![]);
         world.storage.ingest(ingest).await.unwrap();
         expected = states.iter().fold(expected, |state, news| state.advance(*news));
         let record = world.storage.find_message(&id).await.unwrap().unwrap().record;

@@ -38,8 +38,7 @@ on_both! {
 
 mod promises {
     use super::super::World;
-    use super::super::things::{command, furnished, installation, me, message};
-    use crate::domain::channel::Messenger;
+    use super::super::things::{command, furnished, heard, installation, me, message};
     use crate::domain::command::WaitFor;
     use crate::domain::event::{InboundContent, InboundMessage, StatusNews};
     use crate::domain::ids::{ChannelId, CrmCommentId, MessageId, ProviderMessageId, WorkerId};
@@ -51,7 +50,6 @@ mod promises {
     use crate::storage::accept::Accept;
     use crate::storage::dead_letters::{DeadFilter, Redriven};
     use crate::storage::effects::EffectSettlement;
-    use crate::storage::ingest::Ingest;
     use crate::storage::messages::{Attempt, Created, MessageNews};
     use crate::storage::plan::Plan;
     use crate::storage::settle::{Fate, Right, Settlement, Start};
@@ -82,13 +80,7 @@ mod promises {
 
     async fn tell(world: &World, channel: &ChannelId, statuses: Vec<StatusNews>) {
         world.clock.set(1_001_000);
-        let ingest = Ingest {
-            channel: channel.clone(),
-            messenger: Messenger::Whatsapp,
-            statuses,
-            inbound: vec![],
-            phones: vec![],
-        };
+        let ingest = heard(channel, statuses, vec![]);
         world.storage.ingest(ingest).await.unwrap();
     }
 
@@ -475,13 +467,7 @@ mod promises {
         let pair = (channel.to_string(), "7900".to_owned());
         let last = async || world.storage.last_inbound(std::slice::from_ref(&pair)).await.unwrap().get(&pair).copied();
         let tell = async |messages: Vec<InboundMessage>| {
-            let ingest = Ingest {
-                channel: channel.clone(),
-                messenger: Messenger::Whatsapp,
-                statuses: vec![],
-                inbound: messages,
-                phones: vec![],
-            };
+            let ingest = heard(&channel, vec![], messages);
             world.storage.ingest(ingest).await.unwrap();
         };
         tell(vec![inbound("w0", 999_500, false)]).await;
@@ -571,13 +557,7 @@ mod promises {
         let far = inbound("wamid.far", 99_999_999_999_999_999, true);
         let list = vec![far.clone(), inbound("wamid.now", 1_000_000, true)];
         for list in [list, vec![far]] {
-            let ingest = Ingest {
-                channel: channel.clone(),
-                messenger: Messenger::Whatsapp,
-                statuses: vec![],
-                inbound: list,
-                phones: vec![],
-            };
+            let ingest = heard(&channel, vec![], list);
             world.storage.ingest(ingest).await.unwrap();
         }
         let filter = crate::storage::messages::MessageFilter { limit: 10, ..Default::default() };

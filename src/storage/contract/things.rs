@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::World;
 use crate::crm::TokenPair;
-use crate::domain::channel::ChannelSettings;
+use crate::domain::channel::{ChannelSettings, Messenger};
 use crate::domain::command::{Command, CommandBody, Reply, SendMessage, WaitFor};
+use crate::domain::event::{InboundMessage, StatusNews};
 use crate::domain::ids::{ChannelId, CommandId, MessageId, PortalId, ReplyToken};
 use crate::domain::language::Language;
 use crate::domain::message::{Content, Draft, MessageRecord, MessageTimes};
@@ -15,6 +16,7 @@ use crate::domain::status::MessageState;
 use crate::domain::time::Timestamp;
 use crate::storage::channels::NewChannel;
 use crate::storage::guards::MessageGuards;
+use crate::storage::ingest::Ingest;
 use crate::storage::messages::NewMessage;
 use crate::storage::portals::Installation;
 
@@ -121,4 +123,9 @@ pub(in crate::storage) fn message(
 /// The worker of this process.
 pub(super) fn me() -> crate::domain::ids::WorkerId {
     crate::domain::ids::WorkerId::new("ME")
+}
+
+/// What a WhatsApp channel was told in one callback.
+pub(super) fn heard(channel: &ChannelId, statuses: Vec<StatusNews>, inbound: Vec<InboundMessage>) -> Ingest {
+    Ingest { channel: channel.clone(), messenger: Messenger::Whatsapp, statuses, inbound, phones: Vec::new() }
 }

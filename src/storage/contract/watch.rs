@@ -16,8 +16,7 @@ mod promises {
     use std::collections::BTreeMap;
 
     use super::super::World;
-    use super::super::things::{command, furnished, installation, me, message};
-    use crate::domain::channel::Messenger;
+    use super::super::things::{command, furnished, heard, installation, me, message};
     use crate::domain::command::WaitFor;
     use crate::domain::event::StatusNews;
     use crate::domain::ids::{ChannelId, MessageId, PortalId, ProviderMessageId, WorkerId};
@@ -27,7 +26,6 @@ mod promises {
     use crate::domain::status::MessageState;
     use crate::domain::time::{Millis, Timestamp};
     use crate::storage::dead_letters::DeadFilter;
-    use crate::storage::ingest::Ingest;
     use crate::storage::messages::MessageNews;
     use crate::storage::plan::Plan;
     use crate::storage::portals::Installation;
@@ -67,17 +65,7 @@ mod promises {
             failure: None,
             vendor_code: String::new(),
         };
-        world
-            .storage
-            .ingest(Ingest {
-                channel: channel.clone(),
-                messenger: Messenger::Whatsapp,
-                statuses: vec![status],
-                inbound: vec![],
-                phones: vec![],
-            })
-            .await
-            .unwrap();
+        world.storage.ingest(heard(channel, vec![status], vec![])).await.unwrap();
     }
 
     fn lookout(state: MessageState, silence: Option<Silence>) -> Lookout {
