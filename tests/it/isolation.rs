@@ -5,7 +5,7 @@
 //! that a busy machine slows both down.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandbox::{Action, Fault, NumberSpec, Portal};
 use serde_json::{Value, json};
@@ -103,6 +103,21 @@ async fn measure_in_trouble(world: &World, portal: &Portal, stage: &str, before:
     best
 }
 
+/// Waits until no message has anything more to report.
+async fn until_all_are_read(world: &World) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for state in ["queued", "accepted", "sent", "delivered"] {
+        loop {
+            let (_, open) = world.get(&format!("/api/v1/messages?state={state}&limit=1")).await;
+            if open["items"].as_array().unwrap().is_empty() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "still {state}: {open}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
 /// Compares what the healthy portal sees while its neighbour is well (twice) and while it is not.
 fn assert_undisturbed(well: [Vec<f64>; 2], troubled: Vec<f64>) {
     let (each, troubled) = (well.map(p99), p99(troubled));
@@ -153,7 +168,7 @@ async fn a_portal_that_is_down_with_thousands_of_effects_delays_no_other() {
     let depth = "the results of its robots and the comments on its cards wait";
     world.within(Duration::from_secs(30), depth, |w| w.sandbox.faults()[0].fired > 2).await;
     // What its messages still report is work of the healthy channel; the trouble is what waits for the portal.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    until_all_are_read(&world).await;
     let during = measure_in_trouble(&world, &healthy, &stage, &before).await;
     assert!(ids.iter().all(|id| world.comments(*id).is_empty()), "the dead portal is still dead");
 

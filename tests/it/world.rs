@@ -571,8 +571,13 @@ pub(crate) fn text(results: &BTreeMap<String, Value>, key: &str) -> String {
     }
 }
 
+/// A port nobody listens on, below those the system gives to outgoing connections: it stays free until it is bound, and
+/// while the process behind it is being restarted.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+    std::iter::repeat_with(|| 15_000 + u16::try_from(random() % 15_000).unwrap())
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .unwrap()
 }
 
 /// The address with another port, if one is given.
