@@ -17,7 +17,7 @@
 //!
 //! 1. [`domain`] imports nothing but `std` and `serde`.
 //! 2. [`providers`] and [`crm`] see neither the storage nor each other.
-//! 3. SQL stands in `storage/sql.rs` only; no transaction leaves `storage`.
+//! 3. SQL stands in `storage/sql.rs` and below it only; no transaction leaves `storage`.
 //! 4. There is one HTTP client: [`outbound`].
 //! 5. Wall clock, environment and randomness are read in `app` and `config` only.
 //! 6. Nothing enters the pipeline unverified.

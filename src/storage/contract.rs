@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::db::{Arg, Batch, Db, Dialect, expanded};
+use super::db::{Arg, Db, Dialect, expanded};
 use super::sealed::Sealer;
 use super::writer::{JobSink, Queued};
 use super::{Storage, StorageOptions, sql};
@@ -174,11 +174,10 @@ macro_rules! on_both {
 use on_both;
 
 async fn prepare_all(db: &Db) {
-    for (name, text) in sql::STATEMENTS {
+    for (name, text) in sql::statements() {
         check(db, name, text, &[]).await;
     }
-    for (name, batch) in sql::BATCHES {
-        let batch: Batch = *batch;
+    for (name, batch) in sql::batches() {
         match db {
             Db::Sqlite { .. } => {
                 for rows in [1, 3] {

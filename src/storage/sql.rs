@@ -1,25 +1,25 @@
-//! Every statement, as text that SQLite and PostgreSQL both understand. `storage/contract.rs` prepares each of them on
-//! both.
+//! Every statement, as text that SQLite and PostgreSQL both understand, here and in the files beside `chats.rs`, one per
+//! theme. `storage/contract.rs` prepares each of them on both.
 
 use super::db::Batch;
 
 /// Declares the statements and lists them for the test that prepares each one.
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {
-        $($(#[$doc])* pub(super) const $name: &str = $text;)*
+        $($(#[$doc])* pub(in crate::storage) const $name: &str = $text;)*
         /// Every single statement by name.
         #[cfg(test)]
-        pub(super) const STATEMENTS: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
+        pub(in crate::storage) const STATEMENTS: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
     };
 }
 
 /// Declares the many-row statements: `name[kinds of the columns] = text`.
 macro_rules! batches {
     ($($(#[$doc:meta])* $name:ident[$kinds:literal] = $text:expr;)*) => {
-        $($(#[$doc])* pub(super) const $name: Batch = Batch { text: $text, kinds: $kinds };)*
+        $($(#[$doc])* pub(in crate::storage) const $name: Batch = Batch { text: $text, kinds: $kinds };)*
         /// Every many-row statement by name.
         #[cfg(test)]
-        pub(super) const BATCHES: &[(&str, Batch)] = &[$((stringify!($name), $name)),*];
+        pub(in crate::storage) const BATCHES: &[(&str, Batch)] = &[$((stringify!($name), $name)),*];
     };
 }
 
@@ -93,54 +93,32 @@ macro_rules! command_is_over {
     };
 }
 
+// Below the macros, which they use.
+mod chats;
+mod portals;
+mod retention;
+pub(super) mod transfer;
+
+pub(super) use self::{chats::*, portals::*, retention::*};
+
+/// Every single statement of every theme by name.
+#[cfg(test)]
+pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
+    [STATEMENTS, chats::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS].into_iter().flatten().copied()
+}
+
+/// Every many-row statement of every theme by name.
+#[cfg(test)]
+pub(super) fn batches() -> impl Iterator<Item = (&'static str, Batch)> {
+    [BATCHES, chats::BATCHES, retention::BATCHES].into_iter().flatten().copied()
+}
+
 /// How rows are listed for PostgreSQL: one array per column.
-pub(super) const ARRAYS: &str = "SELECT * FROM UNNEST({arrays}) AS u({names})";
+pub(in crate::storage) const ARRAYS: &str = "SELECT * FROM UNNEST({arrays}) AS u({names})";
 
 statements! {
     /// Proves that the database answers.
     PING = "SELECT 1 AS one";
-
-    // --- retention: pages behind the key `$1`, and what of them is due at `$2` --------------------------------------
-    /// Tries.
-    OLD_ATTEMPTS = "SELECT a.id AS key, a.at_ms, CAST(CASE WHEN a.at_ms < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
-        FROM attempts a WHERE a.id > $1 ORDER BY a.id LIMIT $3";
-    /// Dead letters.
-    OLD_DEAD_LETTERS = "SELECT j.id AS key, j.changed_ms AS at_ms, CAST(1 AS BIGINT) AS due FROM jobs j
-        WHERE j.state = 'dead' AND j.id > $1 AND j.changed_ms < $2 ORDER BY j.id LIMIT $3";
-    /// Messages.
-    OLD_MESSAGES = concat!("SELECT m.id AS key, m.created_ms AS at_ms,
-            CAST(CASE WHEN m.created_ms < $2 AND ", message_is_over!(), " THEN 1 ELSE 0 END AS BIGINT) AS due
-        FROM messages m WHERE m.id > $1 ORDER BY m.id LIMIT $3");
-    /// Messages that still say what was written to whom.
-    OLD_MESSAGE_BODIES = concat!("SELECT m.id AS key, m.created_ms AS at_ms,
-            CAST(CASE WHEN m.created_ms < $2 AND m.peer <> '' AND ", message_is_over!(), " THEN 1 ELSE 0 END AS BIGINT) AS due
-        FROM messages m WHERE m.id > $1 ORDER BY m.id LIMIT $3");
-    /// Commands that no message belongs to any more.
-    OLD_COMMANDS = concat!("SELECT c.id AS key, c.received_ms AS at_ms,
-            CAST(CASE WHEN c.received_ms < $2 AND ", command_is_over!(), "
-                AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.command_id = c.id) THEN 1 ELSE 0 END AS BIGINT) AS due
-        FROM commands c WHERE c.id > $1 ORDER BY c.id LIMIT $3");
-    /// Commands that still say what was asked for.
-    OLD_COMMAND_BODIES = concat!("SELECT c.id AS key, c.received_ms AS at_ms,
-            CAST(CASE WHEN c.received_ms < $2 AND c.payload <> '' AND ", command_is_over!(), " THEN 1 ELSE 0 END AS BIGINT) AS due
-        FROM commands c WHERE c.id > $1 ORDER BY c.id LIMIT $3");
-    /// People, by the last sign of life on any channel.
-    OLD_DIALOGS = "SELECT d.peer AS key, MAX(d.changed_ms) AS at_ms,
-            CAST(CASE WHEN MAX(d.changed_ms) < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
-        FROM dialogs d WHERE d.peer > $1 GROUP BY d.peer ORDER BY d.peer LIMIT $3";
-    /// Phones whose person has been forgotten.
-    OLD_CHAT_PHONES = "SELECT p.phone AS key, MAX(p.shared_ms) AS at_ms,
-            CAST(CASE WHEN MAX(p.shared_ms) < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
-        FROM chat_phones p WHERE p.phone > $1 AND NOT EXISTS (SELECT 1 FROM dialogs d
-            WHERE d.channel_id = p.channel_id AND d.peer = p.peer)
-        GROUP BY p.phone ORDER BY p.phone LIMIT $3";
-    /// Chats of people, by the last message shown in any.
-    OLD_CHATS = "SELECT h.peer AS key, MAX(h.changed_ms) AS at_ms,
-            CAST(CASE WHEN MAX(h.changed_ms) < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
-        FROM chats h WHERE h.peer > $1 GROUP BY h.peer ORDER BY h.peer LIMIT $3";
-    /// Idempotency keys.
-    OLD_API_REQUESTS = "SELECT r.key, r.created_ms AS at_ms, CAST(CASE WHEN r.created_ms < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
-        FROM api_requests r WHERE r.key > $1 ORDER BY r.key LIMIT $3";
 
     // --- consent screens -----------------------------------------------------------------------------------------
     /// Remembers a word.
@@ -340,111 +318,6 @@ statements! {
     /// Pauses or resumes a channel.
     CHANNEL_STATE = "UPDATE channels SET state = $2, state_reason = $3, ramp = $4, changed_ms = $5 WHERE id = $1";
 
-    // --- portals ------------------------------------------------------------------------------------------------
-    /// A portal by what the CRM calls it.
-    PORTAL_BY_MEMBER = "SELECT id, crm, app, member_id, domain, client_endpoint, server_endpoint, application_token,
-            language, state, state_reason FROM portals WHERE crm = $1 AND app = $2 AND member_id = $3";
-    /// One portal.
-    PORTAL_GET = "SELECT id, crm, app, member_id, domain, client_endpoint, server_endpoint, application_token,
-            language, state, state_reason FROM portals WHERE id = $1";
-    /// Portals in order of installation, a page at a time.
-    PORTALS = "SELECT id, crm, app, member_id, domain, client_endpoint, server_endpoint, application_token,
-            language, state, state_reason FROM portals WHERE id > $1 ORDER BY id LIMIT $2";
-    /// Installs a portal, or brings an installed one up to date; not if it was removed after `$11`.
-    PORTAL_UPSERT = "INSERT INTO portals (id, crm, app, member_id, domain, client_endpoint, server_endpoint,
-            application_token, language, state, state_reason, installed_ms, changed_ms)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'installed', '', $10, $10)
-        ON CONFLICT (crm, app, member_id) DO UPDATE SET domain = excluded.domain,
-            client_endpoint = excluded.client_endpoint, server_endpoint = excluded.server_endpoint,
-            application_token = COALESCE(excluded.application_token, portals.application_token),
-            language = excluded.language, state = 'installed', state_reason = '', changed_ms = excluded.changed_ms
-        WHERE portals.state <> 'uninstalled' OR portals.changed_ms < $11
-        RETURNING id";
-    /// The portal can or cannot be talked to.
-    PORTAL_STATE = "UPDATE portals SET state = $2, state_reason = $3, changed_ms = $4 WHERE id = $1
-        AND (state <> 'uninstalled' OR $2 = 'uninstalled')";
-    /// A portal whose tokens had died has living ones again.
-    PORTAL_REVIVE = "UPDATE portals SET state = 'installed', state_reason = '', changed_ms = $2
-        WHERE id = $1 AND state = 'needs_auth' RETURNING id";
-    /// Portals whose tokens have died.
-    PORTALS_NEEDING_AUTH = "SELECT id FROM portals WHERE state = 'needs_auth'";
-    /// The portal was renamed.
-    PORTAL_ENDPOINT = "UPDATE portals SET domain = $2, client_endpoint = $3, changed_ms = $4 WHERE id = $1";
-    /// What is left of a removed portal is not used again.
-    PORTAL_FORGET_TOKEN = "UPDATE portals SET application_token = NULL WHERE id = $1";
-    /// Living tokens, best first.
-    TOKENS = "SELECT user_id, is_admin, pair, expires_ms FROM portal_tokens
-        WHERE portal_id = $1 AND dead = 0 ORDER BY is_admin DESC, expires_ms DESC";
-    /// A new pair; the one before stays beside it.
-    TOKEN_SAVE = "INSERT INTO portal_tokens (portal_id, user_id, is_admin, pair, before, expires_ms, obtained_ms, dead)
-        VALUES ($1, $2, $3, $4, NULL, $5, $6, 0)
-        ON CONFLICT (portal_id, user_id) DO UPDATE SET before = portal_tokens.pair, pair = excluded.pair,
-            is_admin = CASE WHEN excluded.is_admin = 1 THEN 1 ELSE portal_tokens.is_admin END, expires_ms = excluded.expires_ms, obtained_ms = excluded.obtained_ms, dead = 0";
-    /// One user's pair, dead or alive.
-    TOKEN_GET = "SELECT pair FROM portal_tokens WHERE portal_id = $1 AND user_id = $2 AND dead = 0";
-    /// A pair is dead, unless it was replaced since it was read.
-    TOKEN_DROP = "UPDATE portal_tokens SET dead = 1 WHERE portal_id = $1 AND user_id = $2 AND pair = $3";
-    /// Every pair of a portal is gone.
-    TOKENS_FORGET = "DELETE FROM portal_tokens WHERE portal_id = $1";
-    /// Deletes the jobs of a queue.
-    CLEAN_JOBS_OF_QUEUE = "DELETE FROM jobs WHERE queue = $1";
-    /// Deletes the sends of a portal's messages.
-    CLEAN_SENDS = "DELETE FROM jobs WHERE id IN (SELECT 'send:' || m.id FROM messages m
-        JOIN commands c ON c.id = m.command_id WHERE c.portal_id = $1)";
-    /// Deletes what was noted of sending a portal's messages.
-    CLEAN_ATTEMPTS = "DELETE FROM attempts WHERE message_id IN (SELECT m.id FROM messages m
-        JOIN commands c ON c.id = m.command_id WHERE c.portal_id = $1)";
-    /// Deletes which of a portal's texts went to whom.
-    CLEAN_SENT_TEXTS = "DELETE FROM sent_texts WHERE message_id IN (SELECT m.id FROM messages m
-        JOIN commands c ON c.id = m.command_id WHERE c.portal_id = $1)";
-    /// Deletes which robot of a portal spoke last.
-    CLEAN_ROBOT_TURNS = "DELETE FROM robot_turns WHERE command_id IN (SELECT id FROM commands WHERE portal_id = $1)";
-    /// Deletes a portal's messages.
-    CLEAN_MESSAGES = "DELETE FROM messages WHERE command_id IN (SELECT id FROM commands WHERE portal_id = $1)";
-    /// Deletes which dialogs have a chat in a portal.
-    CLEAN_CHATS = "DELETE FROM chats WHERE portal_id = $1";
-    /// Deletes where chats stand in a portal.
-    CLEAN_CHAT_LINES = "DELETE FROM chat_lines WHERE portal_id = $1";
-    /// Deletes a portal's commands.
-    CLEAN_COMMANDS = "DELETE FROM commands WHERE portal_id = $1";
-    /// Another portal, in which the application still is, has the chats of this line and messenger.
-    CHAT_LINE_ELSEWHERE = "SELECT 1 AS one FROM chat_lines l JOIN portals p ON p.id = l.portal_id
-        WHERE l.line_id = $1 AND l.messenger = $2 AND l.portal_id <> $3 AND p.state <> 'uninstalled'";
-    /// The chats of this line and messenger stand nowhere else from now on.
-    CHAT_LINE_MOVE_AWAY = "DELETE FROM chat_lines WHERE line_id = $1 AND messenger = $2
-        AND (portal_id <> $3 OR place <> $4)";
-    /// The chats of a line stand in this place.
-    CHAT_LINE_PUT = "INSERT INTO chat_lines (portal_id, messenger, place, line_id, changed_ms) VALUES ($1, $2, $3, $4, $5)
-        ON CONFLICT (portal_id, messenger, place) DO UPDATE SET line_id = excluded.line_id,
-            changed_ms = excluded.changed_ms";
-    /// A messenger's chats stand in this place no more.
-    CHAT_LINE_DROP = "DELETE FROM chat_lines WHERE portal_id = $1 AND messenger = $2 AND place = $3";
-    /// The place is gone.
-    CHAT_PLACE_DROP = "DELETE FROM chat_lines WHERE portal_id = $1 AND place = $2";
-    /// Where chats stand in a portal.
-    CHAT_LINES_OF_PORTAL = "SELECT portal_id, messenger, place, line_id FROM chat_lines WHERE portal_id = $1
-        ORDER BY messenger, place";
-    /// Where the chats of a line and messenger stand.
-    CHAT_LINE_OF_LINE = "SELECT l.portal_id, l.messenger, l.place, l.line_id FROM chat_lines l
-        JOIN portals p ON p.id = l.portal_id
-        WHERE l.line_id = $1 AND l.messenger = $2 AND p.state <> 'uninstalled'";
-    /// What was registered last.
-    REGISTRATIONS = "SELECT key, fingerprint FROM registrations WHERE portal_id = $1";
-    /// Remembers a registration.
-    REGISTRATION_SAVE = "INSERT INTO registrations (portal_id, key, fingerprint) VALUES ($1, $2, $3)
-        ON CONFLICT (portal_id, key) DO UPDATE SET fingerprint = excluded.fingerprint";
-    /// Forgets a registration.
-    REGISTRATION_DROP = "DELETE FROM registrations WHERE portal_id = $1 AND key = $2";
-    /// Forgets them all (the CRM has).
-    REGISTRATIONS_FORGET = "DELETE FROM registrations WHERE portal_id = $1";
-    /// Binds a line to a portal.
-    BIND = "INSERT INTO portal_lines (portal_id, line_id, bound_ms) VALUES ($1, $2, $3)
-        ON CONFLICT (portal_id, line_id) DO NOTHING";
-    /// Unbinds it.
-    UNBIND = "DELETE FROM portal_lines WHERE portal_id = $1 AND line_id = $2";
-    /// Lines bound to a portal.
-    LINES_OF_PORTAL = "SELECT l.id, l.name, l.settings FROM portal_lines p JOIN lines l ON l.id = p.line_id
-        WHERE p.portal_id = $1 ORDER BY l.id";
 }
 
 batches! {
@@ -570,41 +443,6 @@ batches! {
     ATTEMPTS_ADD["tttiitttt"] = "INSERT INTO attempts (id, job_id, message_id, at_ms, duration_ms, outcome, failure_class,
             vendor_code, raw) VALUES {rows} ON CONFLICT (id) DO NOTHING";
 
-    // --- retention: `(key, before_ms)` --------------------------------------------------------------------------
-    /// Tries go.
-    ATTEMPTS_DELETE["ti"] = "DELETE FROM attempts WHERE id IN (SELECT a.id FROM (VALUES {rows}) AS v
-            JOIN attempts a ON a.id = v.column1 AND a.at_ms < v.column2)";
-    /// Dead letters go, unless they were redriven meanwhile.
-    DEAD_LETTERS_DELETE["ti"] = "DELETE FROM jobs WHERE state = 'dead' AND id IN (SELECT j.id FROM (VALUES {rows}) AS v
-            JOIN jobs j ON j.id = v.column1 AND j.changed_ms < v.column2)";
-    /// Messages go.
-    MESSAGES_DELETE["ti"] = concat!("DELETE FROM messages WHERE id IN (SELECT m.id FROM (VALUES {rows}) AS v
-            JOIN messages m ON m.id = v.column1 AND m.created_ms < v.column2 WHERE ", message_is_over!(), ")");
-    /// Messages forget what was written to whom. The vendor's id goes too (WhatsApp's is made of the phone), and no
-    /// comment is brought up to date with a message that is blank.
-    MESSAGES_BLANK["ti"] = concat!("UPDATE messages SET peer = '', comments = 0, provider_id = NULL, error_detail = NULL,
-            content = CASE WHEN inbound = 1 THEN '{\"kind\":\"text\",\"body\":\"\"}'
-                ELSE '{\"content\":{\"kind\":\"text\",\"body\":\"\"}}' END
-        WHERE id IN (SELECT m.id FROM (VALUES {rows}) AS v
-            JOIN messages m ON m.id = v.column1 AND m.created_ms < v.column2 WHERE ", message_is_over!(), ")");
-    /// Commands go.
-    COMMANDS_DELETE["ti"] = concat!("DELETE FROM commands WHERE id IN (SELECT c.id FROM (VALUES {rows}) AS v
-            JOIN commands c ON c.id = v.column1 AND c.received_ms < v.column2 WHERE ", command_is_over!(), "
-            AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.command_id = c.id))");
-    /// Commands forget what was asked for.
-    COMMANDS_BLANK["ti"] = concat!("UPDATE commands SET payload = '' WHERE id IN (SELECT c.id FROM (VALUES {rows}) AS v
-            JOIN commands c ON c.id = v.column1 AND c.received_ms < v.column2 WHERE ", command_is_over!(), ")");
-    /// People are forgotten who have been silent on every channel.
-    DIALOGS_DELETE["ti"] = "DELETE FROM dialogs WHERE (channel_id, peer) IN (SELECT d.channel_id, d.peer
-            FROM (VALUES {rows}) AS v JOIN dialogs d ON d.peer = v.column1 AND d.changed_ms < v.column2)";
-    /// Phones go whose person has been forgotten.
-    CHAT_PHONES_DELETE["ti"] = "DELETE FROM chat_phones WHERE (channel_id, phone) IN (SELECT p.channel_id, p.phone
-            FROM (VALUES {rows}) AS v JOIN chat_phones p ON p.phone = v.column1 AND p.shared_ms < v.column2
-            WHERE NOT EXISTS (SELECT 1 FROM dialogs d WHERE d.channel_id = p.channel_id AND d.peer = p.peer))";
-    /// Idempotency keys go.
-    API_REQUESTS_DELETE["ti"] = "DELETE FROM api_requests WHERE key IN (SELECT r.key FROM (VALUES {rows}) AS v
-            JOIN api_requests r ON r.key = v.column1 AND r.created_ms < v.column2)";
-
     // --- ingest -------------------------------------------------------------------------------------------------
     /// Which message of ours a provider's id belongs to.
     MESSAGES_BY_PROVIDER_ID["tt"] = "WITH v(channel_id, provider_id) AS (VALUES {rows})
@@ -629,36 +467,6 @@ batches! {
                 OR dialogs.last_inbound_ms < excluded.last_inbound_ms
                 THEN excluded.last_inbound_ms ELSE dialogs.last_inbound_ms END,
             changed_ms = excluded.changed_ms";
-
-    // --- chats --------------------------------------------------------------------------------------------------
-    /// Dialogs get their chats where their line's chats stand; a chat that moved has a new number there.
-    CHATS_OPEN["ttti"] = "WITH v(channel_id, peer, messenger, now_ms) AS (VALUES {rows})
-        INSERT INTO chats (channel_id, peer, portal_id, messenger, place, crm_chat, changed_ms)
-        SELECT v.channel_id, v.peer, l.portal_id, l.messenger, l.place, '', v.now_ms
-        FROM v JOIN channels c ON c.id = v.channel_id
-        JOIN chat_lines l ON l.line_id = c.line_id AND l.messenger = v.messenger
-        JOIN portals p ON p.id = l.portal_id
-        WHERE p.state <> 'uninstalled'
-        ON CONFLICT (channel_id, peer) DO UPDATE SET
-            crm_chat = CASE WHEN chats.portal_id = excluded.portal_id AND chats.place = excluded.place
-                THEN chats.crm_chat ELSE '' END,
-            portal_id = excluded.portal_id, messenger = excluded.messenger, place = excluded.place,
-            changed_ms = excluded.changed_ms
-        RETURNING channel_id, peer, portal_id";
-    /// What clients wrote, with their chats.
-    CHAT_POSTS["t"] = "WITH v(id) AS (VALUES {rows})
-        SELECT m.id, m.channel_id, m.peer, m.content, m.provider_id, COALESCE(m.sent_ms, m.created_ms) AS at_ms,
-            COALESCE(d.name, '') AS name, h.messenger, h.place, h.crm_chat
-        FROM v JOIN messages m ON m.id = v.id AND m.inbound = 1
-        JOIN chats h ON h.channel_id = m.channel_id AND h.peer = m.peer
-        LEFT JOIN dialogs d ON d.channel_id = m.channel_id AND d.peer = m.peer";
-    /// The CRM's numbers of chats.
-    CHATS_NUMBER["ttt"] = "WITH v(channel_id, peer, crm_chat) AS (VALUES {rows})
-        UPDATE chats SET crm_chat = v.crm_chat FROM v
-        WHERE chats.channel_id = v.channel_id AND chats.peer = v.peer AND chats.crm_chat <> v.crm_chat";
-    /// Chats of people who have been silent are forgotten; the CRM finds them again by their names.
-    CHATS_DELETE["ti"] = "DELETE FROM chats WHERE (channel_id, peer) IN (SELECT h.channel_id, h.peer
-            FROM (VALUES {rows}) AS v JOIN chats h ON h.peer = v.column1 AND h.changed_ms < v.column2)";
 
     // --- every state ends ---------------------------------------------------------------------------------------
     /// Messages that have been in a state since `before_ms` or longer, the oldest of each portal, no more of one portal
@@ -722,54 +530,4 @@ batches! {
     /// Revisions and states of jobs as they are now.
     JOBS_BY_ID["t"] = concat!("SELECT ", job_columns!(), " FROM jobs
         WHERE id IN (SELECT column1 FROM (VALUES {rows}) AS v)");
-}
-
-/// Statements of the move from SQLite to PostgreSQL. Which tables and columns there are is read from the databases
-/// themselves, so these are written when they are needed; each is for one of the two.
-pub(super) mod transfer {
-    /// SQLite: its tables, without those of SQLite and of the migrator.
-    pub(in crate::storage) const SQLITE_TABLES: &str = "SELECT name FROM sqlite_schema WHERE type = 'table'
-        AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_sqlx\\_%' ESCAPE '\\' ORDER BY name";
-    /// SQLite: the columns of a table and their types.
-    pub(in crate::storage) const SQLITE_COLUMNS: &str = "SELECT name, type FROM pragma_table_info(?1) ORDER BY cid";
-    /// SQLite: the tables that must have their rows before this one.
-    pub(in crate::storage) const SQLITE_PARENTS: &str = "SELECT DISTINCT \"table\" FROM pragma_foreign_key_list(?1)";
-    /// PostgreSQL: the columns of all tables, without those of the migrator.
-    pub(in crate::storage) const POSTGRES_COLUMNS: &str = "SELECT c.table_name::text, c.column_name::text
-        FROM information_schema.columns c JOIN information_schema.tables t
-          ON t.table_schema = c.table_schema AND t.table_name = c.table_name
-        WHERE c.table_schema = current_schema() AND t.table_type = 'BASE TABLE' AND c.table_name NOT LIKE '\\_sqlx\\_%'";
-    /// PostgreSQL: somebody who works in the target is not waited for long.
-    pub(in crate::storage) const PATIENCE: &str = "SET LOCAL lock_timeout = '5s'";
-
-    fn list(columns: &[String]) -> String {
-        columns.iter().map(|column| format!("\"{column}\"")).collect::<Vec<_>>().join(", ")
-    }
-
-    /// Either: how many rows a table has.
-    pub(in crate::storage) fn count(table: &str) -> String {
-        format!("SELECT COUNT(*) FROM \"{table}\"")
-    }
-
-    /// Either: every row of a table.
-    pub(in crate::storage) fn read(table: &str, columns: &[String]) -> String {
-        format!("SELECT {} FROM \"{table}\"", list(columns))
-    }
-
-    /// PostgreSQL: nobody else reads or writes these tables until the end of the transaction.
-    pub(in crate::storage) fn lock(tables: &[String]) -> String {
-        format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", list(tables))
-    }
-
-    /// PostgreSQL: many rows, one array per column; `kinds` are the columns' types.
-    pub(in crate::storage) fn write(table: &str, columns: &[String], kinds: &[&str]) -> String {
-        let arrays: Vec<String> =
-            kinds.iter().enumerate().map(|(index, kind)| format!("${}::{kind}[]", index + 1)).collect();
-        format!("INSERT INTO \"{table}\" ({}) SELECT * FROM UNNEST({})", list(columns), arrays.join(", "))
-    }
-
-    /// SQLite: a consistent copy of the whole database in a file that is empty.
-    pub(in crate::storage) const COPY_INTO: &str = "VACUUM INTO ?1";
-    /// SQLite: what is broken in a file; `ok` when nothing is.
-    pub(in crate::storage) const CHECK: &str = "PRAGMA quick_check(1)";
 }

@@ -53,12 +53,12 @@ async fn every_statement_finds_its_rows_by_an_index() {
             wrong.push(format!("{name}: {plan:?}"));
         }
     };
-    for (name, text) in sql::STATEMENTS {
+    for (name, text) in sql::statements() {
         let places = (1..20).take_while(|place| text.contains(&format!("${place}"))).count();
         judge(name, plan(&world.db, text, places).await);
     }
-    for (name, batch) in sql::BATCHES {
-        let text = expanded(*batch, 2, Dialect::Sqlite);
+    for (name, batch) in sql::batches() {
+        let text = expanded(batch, 2, Dialect::Sqlite);
         judge(name, plan(&world.db, text, 2 * batch.kinds.len()).await);
     }
     assert!(wrong.is_empty(), "read whole tables, or stand in the list without doing so:\n{}", wrong.join("\n"));
@@ -79,7 +79,7 @@ async fn what_runs_all_the_time_reads_no_whole_table_on_postgres() {
         "PORTALS_NEEDING_AUTH",
         "MESSAGES_OF_PEER",
     ];
-    let texts = sql::STATEMENTS.iter().filter(|(name, _)| single.contains(name)).map(|(name, text)| (*name, *text));
+    let texts = sql::statements().filter(|(name, _)| single.contains(name));
     let texts: Vec<_> =
         texts.chain([("MESSAGES_WATCHED", expanded(sql::MESSAGES_WATCHED, 1, Dialect::Postgres))]).collect();
     assert_eq!(texts.len(), single.len() + 1);
