@@ -15,13 +15,14 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::domain::channel::Messenger;
-use crate::domain::chat::{ChatLine, ChatPlace};
+use crate::domain::chat::{ChatLine, ChatPlace, ChatPost};
 use crate::domain::effect::{Applied, CardPerson, CrmEffect, CrmError, PortalTrouble, Reach, RecipientQuery};
 use crate::domain::ids::PortalId;
 use crate::domain::outcome::FailureClass;
 use crate::domain::portal::{CrmKind, Portal};
 use crate::domain::text::excerpt;
 use crate::domain::time::{Millis, Timestamp};
+use crate::outbound::download::Download;
 
 /// What is fixed about a CRM.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +96,15 @@ pub trait Chats: Send + Sync {
         messengers: &[Messenger],
         places: &[ChatPlace],
     ) -> Result<Vec<ChatLine>, CrmError>;
+
+    /// The words of a post as the CRM tells them back, when it is one of an employee: without marks of formatting.
+    fn heard(&self, portal: &Portal, post: &ChatPost) -> String;
+
+    /// Opens a file that an operator attached, by the link of its message; nothing but the portal itself is called.
+    ///
+    /// # Errors
+    /// `Rejected` for what is no file of the portal; `Unavailable` when it may be there later.
+    async fn open(&self, portal: &Portal, link: &str) -> Result<Download, CrmError>;
 }
 
 /// One pair of tokens, bound to a user of a portal. Secret: has no `Debug`.

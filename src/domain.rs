@@ -14,6 +14,7 @@ pub mod command;
 pub mod dialog;
 pub mod effect;
 pub mod event;
+pub mod file;
 pub mod guards;
 pub mod ids;
 pub mod job;

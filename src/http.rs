@@ -4,6 +4,7 @@ pub mod admin;
 pub mod amocrm;
 pub mod api;
 pub mod bitrix24;
+pub mod files;
 pub mod health;
 pub mod peers;
 pub mod problem;
@@ -117,6 +118,11 @@ pub fn routes(config: &mut web::ServiceConfig) {
             web::resource("/webhooks/{provider}/{channel}")
                 .route(web::get().to(webhooks::handshake))
                 .route(web::post().to(webhooks::receive)),
+        )
+        .service(
+            web::resource("/files/{word}/{name}")
+                .route(web::get().to(files::hand_out))
+                .route(web::head().to(files::hand_out)),
         )
         .configure(bitrix24::routes)
         .configure(amocrm::routes)

@@ -7,6 +7,8 @@
 //! Errors say whether the request can have reached the other side, because that decides if it may be repeated. Work that
 //! was given a pass ([`crate::lease`]) reaches nobody once that has ended.
 
+pub mod download;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -208,30 +210,11 @@ impl Outbound {
     ///
     /// # Errors
     /// [`CallError`]; nothing in it contains the address's query or a token.
-    pub async fn call(&self, call: Call) -> Result<Answer, CallError> {
-        let url = reqwest::Url::parse(&call.url).map_err(|e| CallError::Refused(format!("no address: {e}")))?;
-        self.guard.check_literal(&url)?;
-        let method = match call.method {
-            Method::Get => reqwest::Method::GET,
-            Method::Post => reqwest::Method::POST,
-            Method::Patch => reqwest::Method::PATCH,
-            Method::Delete => reqwest::Method::DELETE,
-        };
-        let mut request = self.client.request(method, url).timeout(call.timeout);
-        if let Some(token) = &call.bearer {
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-                .map_err(|e| CallError::Refused(format!("token cannot be a header: {e}")))?;
-            value.set_sensitive(true);
-            request = request.header(HeaderName::from_static("authorization"), value);
-        }
-        for (name, value) in &call.headers {
-            let mut value = HeaderValue::from_str(value)
-                .map_err(|e| CallError::Refused(format!("{name} cannot be a header: {e}")))?;
-            value.set_sensitive(true);
-            request = request.header(*name, value);
-        }
+    pub async fn call(&self, mut call: Call) -> Result<Answer, CallError> {
+        let body = std::mem::replace(&mut call.body, Body::Empty);
+        let mut request = self.request(call)?;
         let gate = Gate { pass: lease::current(), withheld: Arc::default() };
-        request = match call.body {
+        request = match body {
             Body::Empty => request,
             Body::Json(document) => request.header("content-type", "application/json").body(gate.guard(document)),
             Body::Form(form) => {
@@ -255,6 +238,32 @@ impl Outbound {
             body.extend_from_slice(&chunk);
         }
         Ok(Answer { status, headers, body })
+    }
+
+    /// A request without its body, if its address is allowed.
+    fn request(&self, call: Call) -> Result<reqwest::RequestBuilder, CallError> {
+        let url = reqwest::Url::parse(&call.url).map_err(|e| CallError::Refused(format!("no address: {e}")))?;
+        self.guard.check_literal(&url)?;
+        let method = match call.method {
+            Method::Get => reqwest::Method::GET,
+            Method::Post => reqwest::Method::POST,
+            Method::Patch => reqwest::Method::PATCH,
+            Method::Delete => reqwest::Method::DELETE,
+        };
+        let mut request = self.client.request(method, url).timeout(call.timeout);
+        if let Some(token) = &call.bearer {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|e| CallError::Refused(format!("token cannot be a header: {e}")))?;
+            value.set_sensitive(true);
+            request = request.header(HeaderName::from_static("authorization"), value);
+        }
+        for (name, value) in &call.headers {
+            let mut value = HeaderValue::from_str(value)
+                .map_err(|e| CallError::Refused(format!("{name} cannot be a header: {e}")))?;
+            value.set_sensitive(true);
+            request = request.header(*name, value);
+        }
+        Ok(request)
     }
 }
 

@@ -10,9 +10,12 @@ pub mod whatsapp_cloud;
 #[cfg(test)]
 mod contract;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
 
 use crate::domain::capability::ProviderSpec;
 use crate::domain::channel::Channel;
@@ -48,6 +51,11 @@ pub trait Provider: Send + Sync {
 
     /// Approved templates, where the vendor has them.
     fn templates(&self) -> Option<&dyn Templates> {
+        None
+    }
+
+    /// What people sent, where their files are fetched by a call.
+    fn media(&self) -> Option<&dyn MediaFiles> {
         None
     }
 
@@ -88,6 +96,29 @@ pub trait Templates: Send + Sync {
     /// # Errors
     /// As [`Provider::send`].
     async fn find(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError>;
+}
+
+/// The ability to fetch the files that people sent.
+#[async_trait]
+pub trait MediaFiles: Send + Sync {
+    /// Opens a file by the id that its message names. Nothing is read ahead; addresses that the vendor gives are called
+    /// only where they are the vendor's.
+    ///
+    /// # Errors
+    /// As [`Provider::send`], but never `Indeterminate`: it may always be repeated. `Rejected` is gone, or none of its.
+    async fn open(&self, channel: &Channel, id: &str) -> Result<MediaStream, SendError>;
+}
+
+/// A file on its way.
+pub struct MediaStream {
+    /// MIME type in lower case, without parameters; empty where the vendor names none with the file.
+    pub mime: String,
+    /// Its name; empty where the vendor names none with the file.
+    pub filename: String,
+    /// Bytes, where that is known before the end.
+    pub size: Option<u64>,
+    /// The pieces as they come; an error ends them.
+    pub chunks: Pin<Box<dyn Stream<Item = Result<Bytes, SendError>> + Send>>,
 }
 
 /// Why a verified callback could not be read.

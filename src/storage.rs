@@ -9,6 +9,7 @@
 //! contract suite runs on both (`docs/adr/0001`).
 
 pub mod accept;
+pub mod addresses;
 pub mod authorizations;
 pub mod backup;
 pub mod channels;
@@ -24,6 +25,7 @@ pub mod guards;
 pub mod ingest;
 pub mod jobs;
 pub mod messages;
+pub mod mirrors;
 pub mod past;
 pub mod plan;
 pub mod portals;

@@ -67,10 +67,10 @@ pub use amocrm::{
     AccountSpec, AmoAccount, AmoInstall, AmoNote, AmoOptions, BotCall, BotRun, BotState, IntegrationSpec,
 };
 pub use bitrix24::{
-    AppSpec, Automation, Chat, ChatAuthor, ChatMessage, InstallView, ItemSpec, ItemView, KanbanCard, KanbanColumn,
-    MethodConfirm, Multi, Note, Notification, OAuthOptions, OperatingLimit, Page, PageRequest, Portal, PortalLimits,
-    PortalSpec, RobotKind, RobotRun, RobotState, RobotView, RunBrief, SendEffect, SentResult, StageRobot, StageSpec,
-    Standing, Switches, TimelineEntry, TokenPair, UserSpec,
+    AppSpec, Attachment, Automation, Chat, ChatAuthor, ChatMessage, FileShown, InstallView, ItemSpec, ItemView,
+    KanbanCard, KanbanColumn, MethodConfirm, Multi, Note, Notification, OAuthOptions, OperatingLimit, Page,
+    PageRequest, Portal, PortalLimits, PortalSpec, RobotKind, RobotRun, RobotState, RobotView, RunBrief, SendEffect,
+    SentResult, Serving, StageRobot, StageSpec, Standing, Switches, TimelineEntry, TokenPair, UserSpec,
 };
 pub use clock::Millis;
 pub use courier::CourierKnobs;

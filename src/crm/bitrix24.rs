@@ -19,6 +19,7 @@ mod client;
 pub mod command;
 mod effects;
 mod errors;
+mod files;
 mod install;
 mod limits;
 mod oauth;

@@ -64,7 +64,7 @@ impl ChatKey {
     }
 }
 
-/// A client's message, to be shown to operators.
+/// A client's message, to be shown to operators; or one of ours that went to the client past the chat.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChatPost {
     /// Our id of it.
@@ -83,13 +83,37 @@ pub struct ChatPost {
     pub provider_id: ProviderMessageId,
     /// When it was written.
     pub at: Timestamp,
+    /// The employee who is shown as its author; `None` for the client.
+    pub author: Option<CrmUserId>,
     /// What it says.
     pub content: InboundContent,
+    /// Its file, once somebody has looked at it.
+    pub file: Option<PostFile>,
     /// True when an earlier try may have shown it without our hearing of it: look for it first.
     pub maybe_shown: bool,
 }
 
+/// What becomes of the file of a post.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PostFile {
+    /// The CRM fetches it here.
+    At {
+        /// Address of ours; it ends.
+        url: String,
+        /// Its name.
+        name: String,
+    },
+    /// It is not passed on, for this reason.
+    Refused(Failure),
+}
+
 impl ChatPost {
+    /// True when the CRM is to fetch a file.
+    #[must_use]
+    pub fn is_with_file(&self) -> bool {
+        matches!(self.file, Some(PostFile::At { .. }))
+    }
+
     /// The client's phone with `+`, at messengers that know people by it; `None` for groups and hidden numbers.
     #[must_use]
     pub fn phone(&self) -> Option<String> {
@@ -118,7 +142,7 @@ pub struct ChatFile {
     pub name: String,
     /// How messengers show it.
     pub media: MediaKind,
-    /// Where it can be fetched without signing in.
+    /// Where it can be fetched without signing in: an address, or a path of the portal; ours once it is to be sent.
     pub link: String,
 }
 
@@ -142,6 +166,10 @@ pub struct OperatorMessage {
     /// Files, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<ChatFile>,
+    /// The message of ours that went past the chat, was shown in it, and comes back as if it had been written there. It is
+    /// with the client already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub echo_of: Option<MessageId>,
 }
 
 /// What became of an operator's message, to be told in its chat.

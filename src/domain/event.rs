@@ -17,6 +17,8 @@ pub enum ProviderEvent {
     Inbound(InboundMessage),
     /// A person told us their phone.
     PhoneShared(SharedPhone),
+    /// Somebody of ours wrote on the phone of the channel itself.
+    Typed(TypedMessage),
     /// The provider's list of templates changed; cached lists are stale.
     TemplatesChanged,
 }
@@ -66,6 +68,19 @@ pub struct InboundMessage {
     pub content: InboundContent,
 }
 
+/// A message that somebody of ours wrote to a person on the sender's own phone, past us.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TypedMessage {
+    /// The vendor's id; our shield against duplicates.
+    pub provider_id: ProviderMessageId,
+    /// The address of the person written to.
+    pub peer: String,
+    /// When, by the vendor's clock.
+    pub at: Timestamp,
+    /// What was sent.
+    pub content: InboundContent,
+}
+
 /// What a person sent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -85,6 +100,9 @@ pub enum InboundContent {
         mime: String,
         /// Text under it; may be empty.
         caption: String,
+        /// Its name, where the person's programs tell one; may be empty.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        filename: String,
     },
     /// Anything else: the vendor's word for it. Shown as a placeholder, never dropped.
     Other {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capability::MediaKind;
 use super::channel::Messenger;
+use super::event::InboundContent;
 use super::guards::Quiet;
 use super::ids::{ChannelId, CommandId, CrmCommentId, CrmUserId, MessageId, PortalId, ProviderMessageId};
 use super::outcome::Failure;
@@ -27,6 +28,17 @@ pub struct Draft {
     /// Hours in which it is not sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet: Option<Quiet>,
+    /// What was typed on the sender's own phone, past us; `content` then holds its words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub typed: Option<InboundContent>,
+}
+
+impl Draft {
+    /// Content to be sent as it is, to somebody whose name is not known.
+    #[must_use]
+    pub fn of(content: Content) -> Self {
+        Self { content, fallback: None, recipient_name: String::new(), quiet: None, typed: None }
+    }
 }
 
 /// Content before it meets the provider.

@@ -194,7 +194,7 @@ pub async fn event(
                 return Ok(HttpResponse::Ok().finish());
             };
             let messages = event.messages.iter().cloned().map(|message| message.into_message(messenger)).collect();
-            state.pipeline.accept_answers(&portal, Verified::checked(messages)).await?;
+            state.pipeline.accept_answers(&portal, Verified::checked(messages), call.ts).await?;
         }
         Event::ConnectorOff { connector, .. } => {
             let portal = prove_sender(&state, &app, &call.auth).await?.into_inner();

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::Pipeline;
+use super::files;
 use super::guards;
 use super::intake::{blank, refused};
+use super::mirrors;
 use crate::crm::Crm;
 use crate::domain::capability::{Capabilities, MediaKind};
 use crate::domain::channel::{Channel, ChannelState, Messenger};
@@ -12,7 +14,7 @@ use crate::domain::chat::{ChatFile, ChatLine, ChatPlace, ChatVerdict, OperatorMe
 use crate::domain::command::{Command, CommandBody, Reply, WaitFor};
 use crate::domain::effect::CrmError;
 use crate::domain::guards::{ActionGuards, LineSettings};
-use crate::domain::ids::{CommandId, ReplyToken};
+use crate::domain::ids::{CommandId, MessageId, ReplyToken};
 use crate::domain::message::{Content, MessageRecord};
 use crate::domain::outcome::{ErrorCode, Failure};
 use crate::domain::portal::Portal;
@@ -27,7 +29,8 @@ use crate::storage::messages::NewMessage;
 const VERDICT_MARGIN: Millis = Millis::minutes(1);
 
 impl Pipeline {
-    /// Takes operators' messages of a portal over. After `Ok` the CRM may be told that we have them.
+    /// Takes operators' messages of a portal over, told by an event that was raised then (if it says). After `Ok` the CRM
+    /// may be told that we have them.
     ///
     /// # Errors
     /// [`StorageError`]: the CRM must be told to come again; those already taken over stay so.
@@ -35,10 +38,18 @@ impl Pipeline {
         &self,
         portal: &Portal,
         answers: Verified<Vec<OperatorMessage>>,
+        raised: Option<Timestamp>,
     ) -> Result<(), StorageError> {
         let received = self.clock.now();
+        // The portal's clock may be wrong, and its event late: the earlier of the two moments is nearer to the truth.
+        let raised = raised.map_or(received, |raised| raised.min(received));
         let deadline = guards::deadline(self, received, &ActionGuards::default(), &LineSettings::default());
         for answer in answers.into_inner() {
+            let echo_of = mirrors::recognise(self, portal, &answer, raised).await?;
+            if let Some(message) = &echo_of {
+                tracing::debug!(portal.id = %portal.id, message.id = %message, "a message past its chat comes back");
+            }
+            let answer = OperatorMessage { echo_of, ..answer };
             let command = Command {
                 id: CommandId::new(&self.ids.ulid()),
                 portal: portal.id.clone(),
@@ -167,12 +178,15 @@ pub(super) async fn reconcile(
     }
 }
 
-/// The messages that an operator's message comes to.
+/// The messages that an operator's message comes to; none if the client has it already.
 pub(super) async fn plan(
     pipeline: &Pipeline,
     command: &Command,
     answer: &OperatorMessage,
 ) -> Result<Vec<NewMessage>, StorageError> {
+    if answer.echo_of.is_some() {
+        return Ok(Vec::new());
+    }
     let peer = &answer.chat.peer;
     let refuse = |failure| Ok(vec![as_answer(refused(pipeline, command, peer, failure))]);
     let no_channel = || Failure::with(ErrorCode::NoChannel, answer.messenger.title());
@@ -184,11 +198,31 @@ pub(super) async fn plan(
     if stands.is_none_or(|line| line.portal != command.portal) {
         return refuse(no_channel());
     }
-    let contents = match contents_of(answer, &provider.spec().capabilities) {
-        Ok(contents) => contents,
-        Err(failure) => return refuse(failure),
+    let known = pipeline.storage.portal(&command.portal).await?;
+    let Some(known) = known.filter(|_| !answer.files.is_empty()) else {
+        return Ok(messages_of(pipeline, command, answer, &channel, &provider.spec().capabilities));
     };
-    Ok(contents
+    let not_after = guards::deadline(pipeline, command.received, &ActionGuards::default(), &LineSettings::default());
+    match files::hand_out(pipeline, &known.portal, &command.id, answer, not_after).await? {
+        Ok(answer) => Ok(messages_of(pipeline, command, &answer, &channel, &provider.spec().capabilities)),
+        Err(failure) => refuse(failure),
+    }
+}
+
+/// One message for each part of an operator's message, or one that has failed and says why.
+fn messages_of(
+    pipeline: &Pipeline,
+    command: &Command,
+    answer: &OperatorMessage,
+    channel: &Channel,
+    capabilities: &Capabilities,
+) -> Vec<NewMessage> {
+    let peer = &answer.chat.peer;
+    let contents = match contents_of(answer, capabilities) {
+        Ok(contents) => contents,
+        Err(failure) => return vec![as_answer(refused(pipeline, command, peer, failure))],
+    };
+    contents
         .into_iter()
         .map(|content| {
             let mut message = as_answer(blank(pipeline, command, peer));
@@ -196,7 +230,15 @@ pub(super) async fn plan(
             message.record.draft.content = content;
             message
         })
-        .collect())
+        .collect()
+}
+
+/// The message of ours that a command is only the echo of.
+pub(super) fn echo_of(command: &Command) -> Option<MessageId> {
+    match &command.body {
+        CommandBody::Answer(answer) => answer.echo_of.clone(),
+        CommandBody::SendMessage(_) | CommandBody::Invalid { .. } => None,
+    }
 }
 
 fn as_answer(message: NewMessage) -> NewMessage {
@@ -243,7 +285,8 @@ fn media_of(file: &ChatFile, capabilities: &Capabilities) -> Result<MediaKind, F
         .ok_or_else(|| Failure::with(ErrorCode::Unsupported, file.name.as_str()))
 }
 
-/// What an operator is told: the ids of all parts once all are taken, else why the first that failed did.
+/// What an operator is told: the ids of all parts once all are taken, else why the first that failed did. An echo's only
+/// part is the message it is of.
 pub(super) fn verdict(answer: &OperatorMessage, messages: &[MessageRecord], now: Timestamp) -> ChatVerdict {
     let failed = messages.iter().find_map(|record| match record.state {
         MessageState::Accepted | MessageState::Sent | MessageState::Delivered | MessageState::Read => None,

@@ -36,16 +36,19 @@ impl Pipeline {
             statuses: Vec::new(),
             inbound: Vec::new(),
             phones: Vec::new(),
+            typed: Vec::new(),
         };
         for event in provider.parse(channel, body.get())? {
             match event {
                 ProviderEvent::Status(status) => ingest.statuses.push(status),
                 ProviderEvent::Inbound(message) => ingest.inbound.push(message),
                 ProviderEvent::PhoneShared(told) => ingest.phones.push(told),
+                ProviderEvent::Typed(typed) => ingest.typed.push(typed),
                 ProviderEvent::TemplatesChanged => self.templates.forget(),
             }
         }
-        if ingest.statuses.is_empty() && ingest.inbound.is_empty() && ingest.phones.is_empty() {
+        let messages = ingest.inbound.len() + ingest.typed.len();
+        if ingest.statuses.is_empty() && messages == 0 && ingest.phones.is_empty() {
             return Ok(());
         }
         let ingested = self.storage.ingest(ingest).await?;

@@ -435,11 +435,10 @@ fn messages_for(
             let seed = seed_of(message.record.id.as_str());
             message.record.channel = Some(channel.id.clone());
             message.record.draft = Draft {
-                content: vary(content, seed),
                 // A template stands in for the whole, so only the first part has one.
                 fallback: first_fallback.clone().filter(|_| index == 0),
                 recipient_name: recipient.name.clone(),
-                quiet: None,
+                ..Draft::of(vary(content, seed))
             };
             message
         })
@@ -546,12 +545,7 @@ pub(super) fn queued(pipeline: &Pipeline, peer: &str, received: Timestamp) -> Ne
         portal: None,
         command: None,
         card: None,
-        draft: Draft {
-            content: Content::Text { body: String::new() },
-            fallback: None,
-            recipient_name: String::new(),
-            quiet: None,
-        },
+        draft: Draft::of(Content::Text { body: String::new() }),
         used_fallback: false,
         state: MessageState::Queued,
         provider_id: None,

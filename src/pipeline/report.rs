@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::Pipeline;
 use super::chats;
+use super::files;
 use super::guards;
 use super::intake;
 use super::lanes::Group;
 use super::mailbox::{Finished, Hold};
+use super::mirrors;
 use super::policy::{Decision, decide};
 use crate::crm::{Crm, TokenStore as _};
 use crate::domain::chat::ChatPost;
@@ -59,6 +61,9 @@ pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, group: Group
 const HELD_LOOK: Millis = Millis::seconds(1);
 /// … and when nothing is.
 const TROUBLE_LOOK: Millis = Millis::seconds(30);
+
+/// When a client's message whose file could not go with this call is looked at again.
+const FILE_LOOK: Millis = Millis::seconds(2);
 
 /// How long a call to a CRM whose answer never came may still be carried out there.
 const DOUBT_REST: Millis = Millis::seconds(10);
@@ -210,7 +215,7 @@ async fn run_effects(
         }
         return Ok(ended);
     }
-    let batch = Batch::load(pipeline, jobs).await?;
+    let batch = Batch::load(pipeline, &known.portal, jobs).await?;
     let now = pipeline.clock.now();
     let rests: Vec<Option<Timestamp>> = jobs.iter().map(|queued| batch.rests(pipeline, &queued.job, now)).collect();
     let effects: Vec<Option<CrmEffect>> = {
@@ -225,6 +230,7 @@ async fn run_effects(
     let begun = begin_additions(pipeline, jobs, &effects).await?;
     let ready: Vec<CrmEffect> =
         effects.iter().zip(jobs).filter_map(|(effect, queued)| effect.clone().filter(|_| begun(&queued.job))).collect();
+    mirrors::begin(pipeline, &crm, &known.portal, &ready).await?;
     let began = pipeline.clock.now();
     let answers =
         if ready.is_empty() { Vec::new() } else { lease::within(pass, crm.apply(&known.portal, &ready)).await };
@@ -395,25 +401,35 @@ struct Batch {
     messages: HashMap<MessageId, MessageRecord>,
     commands: HashMap<CommandId, StoredCommand>,
     of_command: HashMap<CommandId, Vec<MessageRecord>>,
-    posts: HashMap<MessageId, ChatPost>,
+    /// `None` for those that nobody can be named the author of yet.
+    posts: HashMap<MessageId, Option<ChatPost>>,
+    /// Posts whose file goes with a later call.
+    later: Vec<MessageId>,
 }
 
 impl Batch {
     /// Reads the jobs before the messages: a request that comes between finds a larger revision and is run again.
-    async fn load(pipeline: &Pipeline, jobs: &[Queued]) -> Result<Self, StorageError> {
+    async fn load(pipeline: &Pipeline, portal: &Portal, jobs: &[Queued]) -> Result<Self, StorageError> {
         let ids: Vec<String> = jobs.iter().map(|queued| queued.job.id.clone()).collect();
         let of_kind = |kind: JobKind| jobs.iter().map(|queued| &queued.job).filter(move |job| job.kind == kind);
-        let messages: Vec<MessageId> = of_kind(JobKind::Comment).filter_map(Job::message).collect();
+        let mut messages: Vec<MessageId> = of_kind(JobKind::Comment).filter_map(Job::message).collect();
         let commands: Vec<CommandId> = of_kind(JobKind::Reply).filter_map(Job::command).collect();
-        let posts: Vec<MessageId> = of_kind(JobKind::Chat).filter_map(Job::message).collect();
+        let shown: Vec<MessageId> = of_kind(JobKind::Chat).filter_map(Job::message).collect();
         let now = pipeline.storage.jobs_now(&ids).await?;
+        let commands_now = pipeline.storage.load_commands(&commands).await?;
+        messages.extend(commands_now.values().filter_map(|stored| chats::echo_of(stored.command.as_ref().ok()?)));
         let records = pipeline.storage.load_messages(&messages).await?;
+        let mut posts = mirrors::posts(pipeline, portal, &shown).await?;
+        posts.extend(pipeline.storage.chat_posts(&shown).await?.into_iter().map(|(id, post)| (id, Some(post))));
+        let tries = of_kind(JobKind::Chat).filter_map(|job| Some((job.message()?, job.tries))).collect();
+        let later = files::attach(pipeline, &mut posts, &tries).await?;
         Ok(Self {
             jobs: now.into_iter().map(|job| (job.id.clone(), job)).collect(),
             messages: records.into_iter().map(|record| (record.id.clone(), record)).collect(),
-            commands: pipeline.storage.load_commands(&commands).await?,
+            commands: commands_now,
             of_command: pipeline.storage.messages_of_commands(&commands).await?,
-            posts: pipeline.storage.chat_posts(&posts).await?,
+            posts,
+            later,
         })
     }
 
@@ -421,10 +437,16 @@ impl Batch {
         self.jobs.get(&job.id).map_or(job.revision, |now| now.revision)
     }
 
-    /// Until when an addition in doubt must not be looked for: a call that was cut may be carried out by a slow portal
-    /// after we have looked, and what it adds would be there twice.
+    /// Until when a job must rest. An addition in doubt is not looked for at once: a call that was cut may be carried out by
+    /// a slow portal after we have looked, and what it adds would be there twice. What has no author yet waits for one.
     fn rests(&self, pipeline: &Pipeline, job: &Job, now: Timestamp) -> Option<Timestamp> {
         let known = self.jobs.get(&job.id).filter(|_| matches!(job.kind, JobKind::Comment | JobKind::Chat))?;
+        if job.message().is_some_and(|id| matches!(self.posts.get(&id), Some(None))) {
+            return Some(now.plus(TROUBLE_LOOK));
+        }
+        if job.message().is_some_and(|id| self.later.contains(&id)) {
+            return Some(now.plus(FILE_LOOK));
+        }
         let begun = known.started.filter(|_| matches!(known.state, JobState::Started | JobState::Unclear))?;
         let commented = job.message().and_then(|id| self.messages.get(&id)).is_some_and(|m| m.comment.is_some());
         let until = begun.plus(pipeline.settings.unclear_wait.unwrap_or(DOUBT_REST));
@@ -436,7 +458,7 @@ impl Batch {
         let Some(now) = self.jobs.get(&job.id) else { return Ok(None) };
         match job.kind {
             JobKind::Chat => {
-                let Some(post) = job.message().and_then(|id| self.posts.get(&id)) else { return Ok(None) };
+                let Some(Some(post)) = job.message().and_then(|id| self.posts.get(&id)) else { return Ok(None) };
                 let post = ChatPost { maybe_shown: in_doubt(job, now), ..post.clone() };
                 Ok(Some(CrmEffect::Post(Box::new(post))))
             }
@@ -455,6 +477,8 @@ impl Batch {
                 let Some(reply) = &command.reply else { return Ok(None) };
                 let messages = self.of_command.get(&id).map_or(&[][..], Vec::as_slice);
                 if let CommandBody::Answer(answer) = &command.body {
+                    let echoed = answer.echo_of.as_ref().and_then(|of| self.messages.get(of));
+                    let messages = echoed.map_or(messages, std::slice::from_ref);
                     let verdict = chats::verdict(answer, messages, pipeline.clock.now());
                     return Ok(Some(CrmEffect::Verdict(Box::new(verdict))));
                 }

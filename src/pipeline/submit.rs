@@ -65,8 +65,7 @@ impl Pipeline {
         };
         let mut message = intake::queued(self, &peer, self.clock.now());
         message.record.channel = Some(channel.id.clone());
-        message.record.draft =
-            Draft { content, fallback: send.fallback.clone(), recipient_name: String::new(), quiet: None };
+        message.record.draft = Draft { fallback: send.fallback.clone(), ..Draft::of(content) };
         // The program says when it sends and what: of the line's guards only the deadline holds.
         if let Some(line) = self.storage.find_line(&channel.line).await? {
             let received = message.record.times.created;

@@ -1,11 +1,15 @@
 //! What every adapter says in the same way: calls without an answer, refusals before a call, and secrets that must not
 //! leave in a vendor's words.
 
+use futures_util::StreamExt as _;
+
 use crate::domain::capability::ProviderSpec;
 use crate::domain::channel::Channel;
 use crate::domain::outcome::{ErrorCode, Failure, FailureClass, SendError, ThrottleScope};
 use crate::domain::time::Millis;
+use crate::outbound::download::{Chunks, Download};
 use crate::outbound::{Answer, CallError};
+use crate::providers::MediaStream;
 
 /// Longest raw answer that is kept, in characters.
 pub(super) const RAW_MAX: usize = 2_000;
@@ -88,6 +92,32 @@ pub(super) fn of_reading(mut error: SendError) -> SendError {
         error.answered_by_gateway = false;
     }
     error
+}
+
+/// A good answer as a file on its way. `mime` and `size` are the vendor's words beside the file, where it has any.
+pub(super) fn as_file(download: Download, mime: &str, size: Option<u64>) -> MediaStream {
+    let named = mime.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let mime = if named.is_empty() { download.mime() } else { named };
+    let size = download.size().or(size);
+    let chunks = download.chunks.map(|chunk| chunk.map_err(|error| of_reading(of_call(&error, &Secrets(Vec::new())))));
+    MediaStream { mime, filename: String::new(), size, chunks: Box::pin(chunks) }
+}
+
+/// The beginning of a refusal that came instead of a file, to be judged like any other answer.
+pub(super) async fn as_answer(download: Download) -> Answer {
+    let Download { status, headers, chunks } = download;
+    Answer { status, headers, body: beginning(chunks).await }
+}
+
+async fn beginning(mut chunks: Chunks) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(Ok(chunk)) = chunks.next().await {
+        body.extend_from_slice(chunk.get(..SCAN_MAX.saturating_sub(body.len())).unwrap_or(&chunk));
+        if body.len() >= SCAN_MAX {
+            break;
+        }
+    }
+    body
 }
 
 /// How long an answer asks us to wait by its header; "in zero seconds" would be a tight loop, so it counts as no answer

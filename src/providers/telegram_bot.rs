@@ -34,8 +34,10 @@ use crate::domain::time::Millis;
 use crate::outbound::{Answer, Call, Outbound};
 use crate::webhook_auth;
 
-use super::failures::{Secrets, of_call, of_reading, refusal};
-use super::{Entry, Kept, Provider, ProviderSettings, ResolvedSettings, WebhookError, Webhooks};
+use super::failures::{Secrets, as_answer, as_file, of_call, of_reading, refusal};
+use super::{
+    Entry, Kept, MediaFiles, MediaStream, Provider, ProviderSettings, ResolvedSettings, WebhookError, Webhooks,
+};
 use errors::of_answer;
 
 const TOKEN: &str = "token";
@@ -171,6 +173,41 @@ impl Provider for TelegramBot {
     fn webhooks(&self) -> Option<&dyn Webhooks> {
         Some(self)
     }
+
+    fn media(&self) -> Option<&dyn MediaFiles> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl MediaFiles for TelegramBot {
+    /// The address of a file contains the token, so it never leaves this call.
+    async fn open(&self, channel: &Channel, id: &str) -> Result<MediaStream, SendError> {
+        let query: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
+        let told = self.read(channel, &format!("getFile?file_id={query}")).await?;
+        let path = told.get("file_path").and_then(Value::as_str).unwrap_or_default();
+        if !is_path(path) {
+            return Err(refusal(FailureClass::Rejected, Failure::with(ErrorCode::FileType, "file_path ?")));
+        }
+        let size = told.get("file_size").and_then(Value::as_u64);
+        let token = channel.credential(TOKEN).trim();
+        let secrets = Secrets::of(&SPEC, channel);
+        let download = self.outbound.open(Call::get(format!("{}/file/bot{token}/{path}", self.base))).await;
+        let download = download.map_err(|e| of_reading(of_call(&e, &secrets)))?;
+        match download.status {
+            200 => Ok(MediaStream { mime: String::new(), ..as_file(download, "", size) }),
+            _ => Err(of_reading(of_answer(&as_answer(download).await, &secrets))),
+        }
+    }
+}
+
+/// `documents/file_7.pdf`: nothing that leads elsewhere.
+fn is_path(path: &str) -> bool {
+    let sound = |part: &str| {
+        let word = part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+        !part.is_empty() && part != "." && part != ".." && word
+    };
+    path.split('/').all(sound)
 }
 
 #[async_trait]

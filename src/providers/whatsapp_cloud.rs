@@ -35,8 +35,8 @@ use crate::domain::template::TemplateDef;
 use crate::domain::time::Millis;
 use crate::outbound::{Answer, Call, Outbound};
 
-use super::failures::{Secrets, of_call, of_reading, refusal};
-use super::{Entry, Provider, ProviderSettings, ResolvedSettings, Templates, WebhookError};
+use super::failures::{Secrets, as_answer, as_file, of_call, of_reading, refusal};
+use super::{Entry, MediaFiles, MediaStream, Provider, ProviderSettings, ResolvedSettings, Templates, WebhookError};
 use errors::of_answer;
 
 const PHONE_NUMBER_ID: &str = "phone_number_id";
@@ -202,6 +202,51 @@ impl Provider for WhatsappCloud {
 
     fn templates(&self) -> Option<&dyn Templates> {
         Some(self)
+    }
+
+    fn media(&self) -> Option<&dyn MediaFiles> {
+        Some(self)
+    }
+}
+
+/// Hosts below which the vendor keeps files, when they are not where its API is.
+const FILE_HOSTS: [&str; 3] = ["fbsbx.com", "whatsapp.net", "facebook.com"];
+
+impl WhatsappCloud {
+    /// True for an address that our token may be sent to: the API's own place, or one of the vendor's.
+    fn is_vendors(&self, address: &str) -> bool {
+        let (Ok(url), Ok(own)) = (url::Url::parse(address), url::Url::parse(&self.root)) else { return false };
+        let host = url.host_str().unwrap_or_default();
+        let below = |known: &&str| host.strip_suffix(*known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        url.origin() == own.origin() || (url.scheme() == "https" && FILE_HOSTS.iter().any(below))
+    }
+}
+
+#[async_trait]
+impl MediaFiles for WhatsappCloud {
+    /// An address lives five minutes, so it is asked for each time and not kept.
+    async fn open(&self, channel: &Channel, id: &str) -> Result<MediaStream, SendError> {
+        let gone = |what: &str| refusal(FailureClass::Rejected, Failure::with(ErrorCode::FileType, what));
+        if id.is_empty() || !id.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(gone("id ?"));
+        }
+        let (_, token) = self.object(channel, PHONE_NUMBER_ID)?;
+        let own = channel.credential(PHONE_NUMBER_ID).trim();
+        let told = self.read(channel, format!("{}/{id}?phone_number_id={own}", self.root), token).await?;
+        let address = told.get("url").and_then(Value::as_str).unwrap_or_default();
+        if !self.is_vendors(address) {
+            return Err(gone("url ?"));
+        }
+        // A number here, digits in a text there.
+        let size = told.get("file_size").and_then(|size| size.as_u64().or_else(|| size.as_str()?.parse().ok()));
+        let mime = told.get("mime_type").and_then(Value::as_str).unwrap_or_default();
+        let secrets = Secrets::of(&SPEC, channel);
+        let download = self.outbound.open(Call::get(address).bearer(token)).await;
+        let download = download.map_err(|e| of_reading(of_call(&e, &secrets)))?;
+        match download.status {
+            200 => Ok(as_file(download, mime, size)),
+            _ => Err(of_reading(of_answer(&as_answer(download).await, &secrets))),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use super::{Storage, StorageError, sql};
 use crate::domain::channel::Messenger;
 use crate::domain::chat::{ChatKey, ChatLine, ChatPost, OperatorMessage};
 use crate::domain::command::Command;
+use crate::domain::event::InboundContent;
 use crate::domain::ids::{ChannelId, LineId, MessageId, PortalId, ProviderMessageId};
 use crate::domain::job::{Job, JobKind, QueueKey};
 use crate::domain::time::{Millis, Timestamp};
@@ -124,6 +125,13 @@ fn read_line(row: &Row) -> Result<ChatLine, StorageError> {
 
 fn read_post(row: &Row) -> Result<ChatPost, StorageError> {
     let content = row.text("content")?;
+    let content = serde_json::from_str(&content)
+        .map_err(|e| StorageError::Broken(format!("messages.content of a client: {e}")))?;
+    post_of(row, content)
+}
+
+/// What is to be shown of a message, with its chat.
+pub(super) fn post_of(row: &Row, content: InboundContent) -> Result<ChatPost, StorageError> {
     Ok(ChatPost {
         message: MessageId::stored(row.text("id")?),
         chat: ChatKey { channel: ChannelId::stored(row.text("channel_id")?), peer: row.text("peer")? },
@@ -133,14 +141,15 @@ fn read_post(row: &Row) -> Result<ChatPost, StorageError> {
         name: row.text("name")?,
         provider_id: ProviderMessageId(row.maybe_text("provider_id")?.unwrap_or_default()),
         at: Timestamp(row.int("at_ms")?),
-        content: serde_json::from_str(&content)
-            .map_err(|e| StorageError::Broken(format!("messages.content of a client: {e}")))?,
+        author: None,
+        content,
+        file: None,
         maybe_shown: false,
     })
 }
 
 /// The lane of a chat towards its CRM: what a client wrote is shown in order.
-fn lane_of(chat: &ChatKey) -> String {
+pub(super) fn lane_of(chat: &ChatKey) -> String {
     format!("chat:{chat}")
 }
 
@@ -150,6 +159,13 @@ fn place_in_time(message: &MessageId, arrival: &str) -> String {
     const TIME: usize = 10;
     let body = message.as_str().get(MessageId::PREFIX.len()..).unwrap_or_default();
     format!("{}{arrival}", body.get(..TIME).unwrap_or_default())
+}
+
+/// The same for what happens now.
+pub(super) fn place_now(context: &Context) -> String {
+    const TIME: usize = 10;
+    let now = context.ids.ulid();
+    format!("{}{now}", now.get(..TIME).unwrap_or_default())
 }
 
 /// Asks for new messages of clients to be shown, where their dialogs have a chat or get one now. In the commit that stores

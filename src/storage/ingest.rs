@@ -7,11 +7,12 @@ use sha2::{Digest, Sha256};
 use super::chats::{self, Arrived};
 use super::db::{Tx, args};
 use super::messages::{self, MessageNews};
+use super::mirrors;
 use super::writer::{Context, Harvest, Outcome, Step};
 use super::{Storage, StorageError, chat_phones, sql};
 use crate::domain::channel::Messenger;
-use crate::domain::event::{InboundMessage, SharedPhone, StatusNews};
-use crate::domain::ids::{ChannelId, MessageId};
+use crate::domain::event::{InboundMessage, SharedPhone, StatusNews, TypedMessage};
+use crate::domain::ids::{ChannelId, MessageId, ProviderMessageId};
 use crate::domain::job::{Job, JobKind, QueueKey};
 use crate::domain::time::{Millis, Timestamp};
 
@@ -28,6 +29,8 @@ pub struct Ingest {
     pub inbound: Vec<InboundMessage>,
     /// Phones that people shared.
     pub phones: Vec<SharedPhone>,
+    /// What was typed on the phone of the channel itself.
+    pub typed: Vec<TypedMessage>,
 }
 
 /// What was new in it.
@@ -75,6 +78,7 @@ pub(super) async fn write(
     settle_unclear(tx, &news, harvest).await?;
     messages::move_up(tx, context, now, &news.iter().collect::<Vec<_>>(), harvest).await?;
     store_inbound(tx, context, now, ingests, harvest).await?;
+    mirrors::store_typed(tx, context, now, ingests, harvest).await?;
     chat_phones::write(tx, now, ingests).await?;
     Ok(answers)
 }
@@ -145,7 +149,7 @@ async fn store_inbound(
         for message in &ingest.inbound {
             let at = message.at.min(now);
             let content = serde_json::to_string(&message.content).map_err(|e| StorageError::Broken(e.to_string()))?;
-            let id = inbound_id(&ingest.channel, message, now);
+            let id = inbound_id(&ingest.channel, &message.provider_id, message.at, now);
             let (channel, peer) = (&ingest.channel, message.peer.as_str());
             arrived.push(Arrived { channel, peer, messenger: ingest.messenger, message: id.clone() });
             rows.push(args![
@@ -190,18 +194,14 @@ async fn store_inbound(
     chats::ask_posts(tx, context, now, &arrived, harvest).await
 }
 
-/// The id of an inbound message is made of the channel and the vendor's id, so a repeated callback meets its own row.
+/// The id of a message that the vendor tells of is made of the channel and the vendor's id, so a repeated callback meets its own row.
 /// It starts with the vendor's time like a ULID, so that history sorts by it; a time that cannot be is none, because it
 /// would stand at the top of the history for ever.
-fn inbound_id(channel: &ChannelId, message: &InboundMessage, now: Timestamp) -> MessageId {
+pub(super) fn inbound_id(channel: &ChannelId, own: &ProviderMessageId, at: Timestamp, now: Timestamp) -> MessageId {
     const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-    let digest = Sha256::new()
-        .chain_update(channel.as_str())
-        .chain_update([0])
-        .chain_update(message.provider_id.as_str())
-        .finalize();
+    let digest = Sha256::new().chain_update(channel.as_str()).chain_update([0]).chain_update(own.as_str()).finalize();
     let letter = |index: usize| char::from(ALPHABET.get(index & 31).copied().unwrap_or(b'0'));
-    let at = if message.at < now.plus(Millis::hours(24)) { message.at } else { Timestamp(0) };
+    let at = if at < now.plus(Millis::hours(24)) { at } else { Timestamp(0) };
     let millis = usize::try_from(at.0).unwrap_or(0);
     let time = (0..10).rev().map(|place| letter(millis >> (5 * place)));
     let rest = digest.iter().take(16).map(|byte| letter(usize::from(*byte)));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::db::{Row, Tx, args};
 use super::guards::MessageGuards;
+use super::mirrors::{self, Left};
 use super::progress::CommentTarget;
 use super::writer::{Context, Harvest, add_jobs};
 use super::{Storage, StorageError, progress, sql};
@@ -193,6 +194,7 @@ async fn move_once(
     let mut comments = Vec::new();
     let mut commands = Vec::new();
     let mut echoes: BTreeMap<String, i64> = BTreeMap::new();
+    let mut left = Vec::new();
     for row in tx.batch_rows(sql::MESSAGES_MOVE, rows).await? {
         let id = row.text("id")?;
         let state = MessageState::find(&row.text("state")?);
@@ -203,6 +205,8 @@ async fn move_once(
             let latest = echoes.entry(channel.to_string()).or_insert(accepted);
             *latest = accepted.max(*latest);
         }
+        let own = merged.get(id.as_str()).is_some_and(|step| step.news.channel.is_none());
+        left.extend(Left::of(&row, own)?);
         if let Some(command) = row.maybe_text("command_id")? {
             commands.push(command);
         }
@@ -215,6 +219,7 @@ async fn move_once(
     let late = merged.values().filter(|step| !moved.contains(step.news.id.as_str())).filter_map(Merged::late_row);
     tx.batch(sql::MESSAGES_LATE, late.collect()).await?;
     tx.batch(sql::CHANNELS_ECHO, echoes.into_iter().map(|(channel, at)| args![channel, at]).collect()).await?;
+    mirrors::ask(tx, context, now, left, harvest).await?;
     progress::ask_comments(tx, context, now, comments.into_iter(), harvest).await?;
     commands.sort_unstable();
     commands.dedup();
@@ -350,12 +355,7 @@ pub(super) fn read(row: &Row) -> Result<MessageHistory, StorageError> {
     let content = row.text("content")?;
     let inbound = row.flag("inbound")?;
     let draft = if inbound {
-        Draft {
-            content: Content::Text { body: String::new() },
-            fallback: None,
-            recipient_name: String::new(),
-            quiet: None,
-        }
+        Draft::of(Content::Text { body: String::new() })
     } else {
         serde_json::from_str(&content).map_err(|e| StorageError::Broken(format!("messages.content: {e}")))?
     };

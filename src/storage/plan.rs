@@ -21,7 +21,8 @@ pub struct Plan {
     pub command: CommandId,
     /// True when the CRM waits for a result.
     pub waits: bool,
-    /// One entry per message; recipients that cannot be written to are messages that have failed already. Never empty.
+    /// One entry per message; recipients that cannot be written to are messages that have failed already. Empty where
+    /// nothing is to be sent: then the CRM has its result at once.
     pub messages: Vec<NewMessage>,
 }
 
@@ -114,7 +115,8 @@ async fn store(
     hold(tx, context, now, &new).await?;
     let told = new.iter().filter(|message| message.record.state == MessageState::Failed || message.due.is_some());
     progress::ask_comments(tx, context, now, told.filter_map(|message| message.comment_target()), harvest).await?;
-    let finished = plans.iter().filter(|plan| plan.waits && plan.messages.iter().any(|m| m.record.state.is_final()));
+    let ended = |plan: &Plan| plan.messages.is_empty() || plan.messages.iter().any(|m| m.record.state.is_final());
+    let finished = plans.iter().filter(|plan| plan.waits && ended(plan));
     progress::commands(tx, context, now, finished.map(|plan| plan.command.to_string()).collect(), harvest).await
 }
 

@@ -268,6 +268,7 @@ impl Storage {
             sql::CLEAN_ROBOT_TURNS,
             sql::CLEAN_MESSAGES,
             sql::CLEAN_COMMANDS,
+            sql::CLEAN_CHAT_MIRRORS,
             sql::CLEAN_CHATS,
             sql::CLEAN_CHAT_LINES,
         ] {

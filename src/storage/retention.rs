@@ -175,6 +175,17 @@ pub const TABLES: &[(&str, Growth)] = &[
         }]),
     ),
     (
+        "chat_mirrors",
+        Growth::Grows(&[Rule {
+            table: "chat_mirrors",
+            act: Act::Delete,
+            age: |keep| keep.bodies,
+            find: sql::OLD_CHAT_MIRRORS,
+            apply: sql::CHAT_MIRRORS_DELETE,
+            by_time: true,
+        }]),
+    ),
+    (
         "api_requests",
         Growth::Grows(&[Rule {
             table: "api_requests",

@@ -95,22 +95,26 @@ macro_rules! command_is_over {
 
 // Below the macros, which they use.
 mod chats;
+mod mirrors;
 mod portals;
 mod retention;
 pub(super) mod transfer;
 
-pub(super) use self::{chats::*, portals::*, retention::*};
+pub(super) use self::{chats::*, mirrors::*, portals::*, retention::*};
 
 /// Every single statement of every theme by name.
 #[cfg(test)]
 pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
-    [STATEMENTS, chats::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS].into_iter().flatten().copied()
+    [STATEMENTS, chats::STATEMENTS, mirrors::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS]
+        .into_iter()
+        .flatten()
+        .copied()
 }
 
 /// Every many-row statement of every theme by name.
 #[cfg(test)]
 pub(super) fn batches() -> impl Iterator<Item = (&'static str, Batch)> {
-    [BATCHES, chats::BATCHES, retention::BATCHES].into_iter().flatten().copied()
+    [BATCHES, chats::BATCHES, mirrors::BATCHES, retention::BATCHES].into_iter().flatten().copied()
 }
 
 /// How rows are listed for PostgreSQL: one array per column.
@@ -388,8 +392,8 @@ batches! {
             changed_ms = v.now_ms
         FROM v WHERE messages.id = v.id AND messages.inbound = 0 AND messages.rank < v.below
             AND (v.channel_id IS NULL OR messages.channel_id = v.channel_id)
-        RETURNING messages.id, messages.command_id, messages.portal_id, messages.card, messages.comments,
-            messages.state, messages.accepted_ms, messages.silent_ms";
+        RETURNING messages.id, messages.channel_id, messages.peer, messages.command_id, messages.portal_id,
+            messages.card, messages.comments, messages.state, messages.accepted_ms, messages.silent_ms";
     /// Why messages still wait; they stay in their state, so `changed_ms` stays too.
     MESSAGES_NOTE["tttt"] = "WITH v(id, error_code, error_detail, vendor_code) AS (VALUES {rows})
         UPDATE messages SET error_code = v.error_code, error_detail = v.error_detail, vendor_code = v.vendor_code
@@ -499,12 +503,12 @@ batches! {
     COMMANDS_TOUCH["ti"] = "WITH v(id, now_ms) AS (VALUES {rows})
         UPDATE commands SET changed_ms = v.now_ms FROM v WHERE commands.id = v.id AND commands.state = 'open'
         RETURNING commands.id";
-    /// How many messages of a command have reached what is waited for, or will never tell more.
+    /// How many messages of a command have reached what is waited for, or will never tell more. It may have none.
     COMMANDS_PROGRESS["t"] = "WITH v(id) AS (VALUES {rows})
         SELECT c.id, COUNT(DISTINCT m.id) AS total,
             COUNT(DISTINCT CASE WHEN m.rank >= c.wait_rank
                 OR (m.silence = 'closed' AND m.silent_ms IS NULL) THEN m.id END) AS reached
-        FROM v JOIN commands c ON c.id = v.id JOIN messages m ON m.command_id = c.id GROUP BY c.id";
+        FROM v JOIN commands c ON c.id = v.id LEFT JOIN messages m ON m.command_id = c.id GROUP BY c.id";
     /// The CRM gets its result now.
     COMMANDS_ANSWER["tii"] = "WITH v(id, in_time, now_ms) AS (VALUES {rows})
         UPDATE commands SET state = 'answered', in_time = v.in_time, changed_ms = v.now_ms FROM v

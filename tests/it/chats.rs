@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::world::{DEAL, Wish, World};
 
-const PHONE: &str = "79161234567";
-const CONNECTOR: &str = "mostik_main_whatsapp";
-const OPERATOR: i64 = 1;
+pub(crate) const PHONE: &str = "79161234567";
+pub(crate) const CONNECTOR: &str = "mostik_main_whatsapp";
+pub(crate) const OPERATOR: i64 = 1;
 
 /// A world whose portal has an open line, and the connector standing on it.
-async fn connected(wish: Wish) -> (World, i64) {
+pub(crate) async fn connected(wish: Wish) -> (World, i64) {
     let world = World::with(Wish { open_lines: true, ..wish }).await;
     let line = world.portal.add_open_line("Продажи");
     world.until("the connector is registered", |w| w.portal.connectors().contains(&CONNECTOR.to_owned())).await;
@@ -41,27 +41,27 @@ fn is_broken(world: &World, line: i64) -> bool {
     world.portal.standing(CONNECTOR, line).is_some_and(|standing| standing.error)
 }
 
-fn chat(world: &World) -> Option<Chat> {
+pub(crate) fn chat(world: &World) -> Option<Chat> {
     let chats = world.portal.chats();
     assert!(chats.len() <= 1, "one dialog, one chat: {chats:?}");
     chats.into_iter().next()
 }
 
-fn shown(world: &World, author: ChatAuthor) -> Vec<String> {
+pub(crate) fn shown(world: &World, author: ChatAuthor) -> Vec<String> {
     let messages = chat(world).map(|chat| chat.messages).unwrap_or_default();
     messages.into_iter().filter(|message| message.author == author).map(|message| message.text).collect()
 }
 
-fn message(world: &World, id: i64) -> ChatMessage {
+pub(crate) fn message(world: &World, id: i64) -> ChatMessage {
     chat(world).unwrap().messages.into_iter().find(|message| message.id == id).unwrap()
 }
 
-fn got(world: &World) -> Vec<String> {
+pub(crate) fn got(world: &World) -> Vec<String> {
     world.messages(PHONE).into_iter().map(|message| message.shown.text).collect()
 }
 
 /// The client writes the first words, and they are shown.
-async fn begun(world: &World) -> Chat {
+pub(crate) async fn begun(world: &World) -> Chat {
     world.sandbox.phone(PHONE).say(&world.number, "Здравствуйте").unwrap();
     world.until("the client's words are shown", |w| !shown(w, ChatAuthor::Client).is_empty()).await;
     chat(world).unwrap()
@@ -184,7 +184,7 @@ async fn in_order(wish: Wish) {
     assert_eq!(got(&world), words, "in order, and each once");
 }
 
-fn chat_is_confirmed(world: &World) -> bool {
+pub(crate) fn chat_is_confirmed(world: &World) -> bool {
     chat(world).unwrap().messages.iter().all(|message| !message.sending)
 }
 
@@ -200,9 +200,14 @@ async fn answers_keep_their_order_on_postgres_too() {
 
 /// Waits until so many messages of the client are stored.
 async fn stored(world: &World, count: usize) {
+    listed(world, "received", count).await;
+}
+
+/// Waits until so many messages from or to the client stand in a state.
+pub(crate) async fn listed(world: &World, state: &str, count: usize) {
     let deadline = std::time::Instant::now() + crate::world::SOON;
     loop {
-        let (_, list) = world.get(&format!("/api/v1/messages?peer={PHONE}&state=received")).await;
+        let (_, list) = world.get(&format!("/api/v1/messages?peer={PHONE}&state={state}")).await;
         if list["items"].as_array().is_some_and(|items| items.len() == count) {
             return;
         }

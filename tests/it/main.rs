@@ -13,6 +13,8 @@ mod browser;
 mod chats;
 mod demo;
 mod deploy;
+mod echoes;
+mod files;
 mod force;
 mod guards;
 mod happy;

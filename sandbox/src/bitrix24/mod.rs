@@ -34,7 +34,7 @@ pub use handle::Portal;
 pub use kanban::{KanbanCard, KanbanColumn, Note, RunBrief, StageRobot};
 pub use limits::{OperatingLimit, PortalLimits};
 pub use model::{AppSpec, InstallView, MethodConfirm, OAuthOptions, PortalSpec, Switches, UserSpec};
-pub use openlines::{Chat, ChatAuthor, ChatMessage, Notification, Standing};
+pub use openlines::{Attachment, Chat, ChatAuthor, ChatMessage, FileShown, Notification, Serving, Standing};
 pub use pages::{Page, PageRequest};
 pub use robots::{RobotKind, RobotView};
 pub use tokens::TokenPair;

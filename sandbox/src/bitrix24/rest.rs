@@ -5,6 +5,7 @@ use std::{borrow::Cow, net::IpAddr, sync::Arc, sync::atomic::Ordering};
 use super::{
     MethodConfirm, PortalCell, automation, batch, events, frame,
     limits::Operating,
+    openlines::files::{Fetched, fetch_all, hand_out},
     table::{self, MethodSpec},
     tokens::Presented,
 };
@@ -46,13 +47,17 @@ impl Door {
             let params = params_of(&self.world, &self.portal, &target, &request);
             let token = token_of(&request, &params);
             let call = Call { request: &request, target: &target, scope: &self.portal.member_id, phone: "" };
-            let process = || self.rest(&method, &target, &request, &params, &token);
+            let files = fetch_all(&self.world, &method, &params).await;
+            let process = || self.rest((&method, &target), &request, &params, &token, &files);
             let error = |wanted: &VendorError| RestError::named(wanted).answer();
             let expire = || self.world.bitrix.tokens.expire(&token);
             return self.world.admit(call, process, error, expire).await;
         }
         if self.portal.switches.read().deleted {
             return Response::html(404, "<h1>404 Not Found</h1>");
+        }
+        if let Some(file) = hand_out(&self.world, &self.portal, &request) {
+            return file;
         }
         if request.path.starts_with("/frame") || request.path.starts_with("/oauth/authorize") {
             return frame::route(&self.world, &self.portal, request).await;
@@ -73,7 +78,14 @@ impl Door {
         answer
     }
 
-    fn rest(&self, method: &str, target: &str, request: &Request, params: &Php, token: &str) -> Response {
+    fn rest(
+        &self,
+        (method, target): (&str, &str),
+        request: &Request,
+        params: &Php,
+        token: &str,
+        files: &Fetched,
+    ) -> Response {
         let now = self.world.now_ms();
         let switches = self.portal.switches.read().clone();
         if switches.deleted && !switches.deleted_as_json {
@@ -94,7 +106,7 @@ impl Door {
             Err(error) => return self.refuse(&error, target),
         };
         let mut hit =
-            Hit { world: &self.world, portal: &self.portal, caller, now, events: Vec::new(), fired: Vec::new() };
+            Hit { world: &self.world, portal: &self.portal, caller, now, files, events: Vec::new(), fired: Vec::new() };
         let (result, operating) =
             if method == "batch" { (Ok(batch::run(&mut hit, params)), None) } else { hit.call(method, params, None) };
         hit.finish();
@@ -221,6 +233,8 @@ pub(crate) struct Hit<'w> {
     pub(crate) portal: &'w Arc<PortalCell>,
     pub(crate) caller: Caller,
     pub(crate) now: Millis,
+    /// What the call made the portal fetch.
+    pub(crate) files: &'w Fetched,
     pub(crate) events: Vec<events::Raised>,
     pub(crate) fired: Vec<automation::Fired>,
 }

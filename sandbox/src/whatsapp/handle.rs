@@ -10,7 +10,7 @@ use super::{
     inbound::{self, Inbound},
     ledger::Route,
     numbers::{self, NumberCell, NumberSpec, NumberView},
-    statuses, webhooks,
+    phones, statuses, webhooks,
 };
 use crate::world::World;
 
@@ -98,6 +98,23 @@ impl Number {
             "max_daily_conversations_per_business": 10_000,
         });
         self.send_webhook("phone_number_quality_update", &value);
+    }
+
+    /// Somebody writes to a person in the phone's own application (coexistence, §5.4, §10.6); gives the message id.
+    pub fn type_on_phone(&self, wa_id: &str, text: &str) -> String {
+        let wamid = phones::wamid(&self.world.ids);
+        let number = self.cell.spec.display_phone_number.as_str();
+        let value = json!({
+            "messaging_product": "whatsapp",
+            "metadata": {"display_phone_number": number, "phone_number_id": &*self.cell.id},
+            "contacts": [{"wa_id": wa_id}],
+            "message_echoes": [{
+                "from": number, "to": wa_id, "id": wamid, "timestamp": self.world.clock.now_secs().to_string(),
+                "type": "text", "text": {"body": text},
+            }],
+        });
+        self.send_webhook("smb_message_echoes", &value);
+        wamid
     }
 
     /// Posts a signed webhook of any field with any value.

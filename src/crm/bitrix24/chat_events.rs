@@ -46,6 +46,7 @@ impl RawMessage {
             author: self.author,
             text: bbcode::parse(&self.text),
             files: self.files,
+            echo_of: None,
         }
     }
 }
@@ -96,7 +97,10 @@ fn file(value: &Value) -> ChatFile {
         "file" if !mime.starts_with("audio/") => MediaKind::Document,
         _ => by_name,
     };
-    ChatFile { name, media, link: text_at(value, &["link"]) }
+    // The second link may be a path of the portal.
+    let links = [text_at(value, &["link"]), text_at(value, &["downloadLink"])];
+    let link = links.into_iter().find(|link| !link.trim().is_empty()).unwrap_or_default();
+    ChatFile { name, media, link }
 }
 
 /// Connector and line of `ONIMCONNECTORSTATUSDELETE`, whose keys are in lower case.

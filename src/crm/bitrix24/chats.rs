@@ -13,11 +13,11 @@ use super::batch::{BATCH_MAX, Batch, Param, encode};
 use super::client::{Entries, Failed};
 use super::errors::{own, read_error, store_down};
 use super::reconcile::entry;
-use super::{Bitrix24, sha256_hex};
+use super::{Bitrix24, bbcode, sha256_hex};
 use crate::crm::Chats;
 use crate::crm::comments::unmarked;
 use crate::domain::channel::Messenger;
-use crate::domain::chat::{ChatLine, ChatPlace, ChatPost, ChatVerdict};
+use crate::domain::chat::{ChatLine, ChatPlace, ChatPost, ChatVerdict, PostFile};
 use crate::domain::effect::{Applied, CrmEffect, CrmError, PortalTrouble};
 use crate::domain::event::InboundContent;
 use crate::domain::language::Language;
@@ -28,10 +28,11 @@ use crate::domain::time::Timestamp;
 use crate::forms::{flag, items, member, text_at, texts};
 use crate::i18n;
 use crate::manifests::{Connector, Handlers};
+use crate::outbound::download::Download;
 
 pub(super) const SEND: &str = "imconnector.send.messages";
 const DELIVERED: &str = "imconnector.send.status.delivery";
-const NOTE: &str = "im.message.add";
+pub(super) const NOTE: &str = "im.message.add";
 const NOTIFY: &str = "im.notify.system.add";
 const HISTORY: &str = "imopenlines.session.history.get";
 const REGISTER: &str = "imconnector.register";
@@ -53,8 +54,9 @@ pub(super) fn verdict_method(verdict: &ChatVerdict) -> &'static str {
 
 /// The chat's number from the answer about one message of a client.
 ///
-/// The call succeeds as a whole though the message failed, so its own element decides.
-pub(super) fn read_shown(value: &Value) -> Result<Applied, CrmError> {
+/// The call succeeds as a whole though the message failed, so its own element decides. A message that is nothing but a
+/// file which the portal could not fetch is refused; the next try may have more luck.
+pub(super) fn read_shown(with_file: bool, value: &Value) -> Result<Applied, CrmError> {
     let element = value.pointer("/DATA/RESULT").map(items).unwrap_or_default().into_iter().next();
     let Some(element) = element else {
         let text = "the answer says nothing of the message";
@@ -62,7 +64,8 @@ pub(super) fn read_shown(value: &Value) -> Result<Applied, CrmError> {
     };
     if member(element, "SUCCESS").and_then(flag) == Some(false) {
         let said = member(element, "ERRORS").map(texts).unwrap_or_default().join("; ");
-        return Err(own(FailureClass::Rejected, PortalTrouble::None, "message_refused", said));
+        let class = if with_file { FailureClass::Unavailable } else { FailureClass::Rejected };
+        return Err(own(class, PortalTrouble::None, "message_refused", said));
     }
     Ok(Applied::Shown(text_at(element, &["session", "CHAT_ID"])))
 }
@@ -83,7 +86,8 @@ impl Bitrix24 {
         self.connector_of(messenger).map(|connector| connector.id_for(&portal.app)).unwrap_or_default()
     }
 
-    /// Puts a client's message into a call; gives its entry.
+    /// Puts a client's message into a call, or one of ours as an employee's; gives its entry. What an employee is the author
+    /// of comes back as an event, as if it had been written in the chat.
     pub(super) fn push_post(&self, portal: &Portal, post: &ChatPost, batch: &mut Batch) -> usize {
         let chat = post.chat.to_string();
         let phone = post.phone();
@@ -94,14 +98,20 @@ impl Bitrix24 {
         ];
         user.extend(phone.map(|phone| ("phone".to_owned(), Param::from(phone))));
         let seconds = u64::try_from(post.at.0 / 1000).unwrap_or_default();
-        let message = Param::map([
-            ("id", post.provider_id.as_str().into()),
-            ("date", seconds.into()),
-            ("text", words_of(portal.language, &post.content).into()),
-        ]);
+        let mut message = vec![
+            ("id".to_owned(), Param::from(post.provider_id.as_str())),
+            ("date".to_owned(), seconds.into()),
+            ("text".to_owned(), words_of(portal.language, post).into()),
+        ];
+        if let Some(PostFile::At { url, name }) = &post.file {
+            // The portal keeps the end of a longer name.
+            let file = Param::map([("url", url.as_str().into()), ("name", name.as_str().into())]);
+            message.push(("files".to_owned(), Param::List(vec![file])));
+        }
+        message.extend(post.author.as_ref().map(|author| ("user_id".to_owned(), Param::from(author.as_str()))));
         let element = Param::map([
             ("user", Param::Map(user)),
-            ("message", message),
+            ("message", Param::Map(message)),
             ("chat", Param::map([("id", chat.as_str().into())])),
         ]);
         let params = [
@@ -227,6 +237,23 @@ impl Bitrix24 {
     }
 }
 
+/// Clients' messages that stand in their chats without their file: the portal drops what it cannot fetch, and says nothing.
+/// Gives a note for each, by the chat's number.
+pub(super) fn lost_files(language: Language, posts: &[(&ChatPost, &Value)]) -> Vec<(String, String)> {
+    let lost = |(post, value): &(&ChatPost, &Value)| {
+        let Some(PostFile::At { url, name }) = &post.file else { return None };
+        let element = value.pointer("/DATA/RESULT").map(items).unwrap_or_default().into_iter().next()?;
+        let taken = element.pointer("/message/files").map(items).unwrap_or_default();
+        let refused = member(element, "SUCCESS").and_then(flag) == Some(false);
+        let chat = text_at(element, &["session", "CHAT_ID"]);
+        let name = unmarked(name);
+        let values = [("name", name.as_str()), ("url", url.as_str())];
+        (taken.is_empty() && !refused && !chat.is_empty())
+            .then(|| (chat, i18n::text(language, "chat.file_lost", &values)))
+    };
+    posts.iter().filter_map(lost).collect()
+}
+
 /// True when a chat's history holds a message of this id of ours.
 fn holds(history: &Value, id: &str) -> bool {
     let Some(messages) = member(history, "message") else { return false };
@@ -236,11 +263,12 @@ fn holds(history: &Value, id: &str) -> bool {
 
 /// A client's words as the chat shows them. What looks like BBCode in them is none of theirs, and is not to become a link
 /// or a mention in the portal.
-fn words_of(language: Language, content: &InboundContent) -> String {
+fn words_of(language: Language, post: &ChatPost) -> String {
     let say = |key: &str, values: &[(&str, &str)]| i18n::text(language, &format!("chat.{key}"), values);
-    match content {
+    match &post.content {
         InboundContent::Text { body } => unmarked(body),
-        InboundContent::Media { media, caption, .. } => {
+        InboundContent::Media { caption, .. } if post.is_with_file() => unmarked(caption),
+        InboundContent::Media { media, caption, filename, .. } => {
             let kind = match media.as_str() {
                 "image" => say("image", &[]),
                 "video" => say("video", &[]),
@@ -248,7 +276,16 @@ fn words_of(language: Language, content: &InboundContent) -> String {
                 "sticker" => say("sticker", &[]),
                 _ => say("document", &[]),
             };
-            if caption.is_empty() { kind } else { format!("{kind}\n{}", unmarked(caption)) }
+            let kind = if filename.is_empty() { kind } else { format!("{kind} {}", unmarked(filename)) };
+            let why = match &post.file {
+                Some(PostFile::Refused(failure)) => {
+                    let reason = i18n::error(language, failure.code, &failure.detail);
+                    say("file_refused", &[("reason", &unmarked(&reason))])
+                }
+                Some(PostFile::At { .. }) | None => String::new(),
+            };
+            let parts = [kind, why, unmarked(caption)];
+            parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
         }
         InboundContent::Other { what } => say("other", &[("what", &unmarked(what))]),
     }
@@ -365,6 +402,14 @@ impl Chats for Bitrix24 {
             self.remember_steps(portal, &answer, steps).await?;
         }
         Ok(gone)
+    }
+
+    fn heard(&self, portal: &Portal, post: &ChatPost) -> String {
+        bbcode::parse(&words_of(portal.language, post)).plain()
+    }
+
+    async fn open(&self, portal: &Portal, link: &str) -> Result<Download, CrmError> {
+        self.open_file(portal, link).await
     }
 }
 

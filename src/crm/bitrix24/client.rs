@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(65);
 const ROUNDS: usize = 8;
 /// Calls portals.
 pub(super) struct Client {
-    outbound: Arc<Outbound>,
+    pub(super) outbound: Arc<Outbound>,
     oauth: Arc<OauthServer>,
     pub(super) tokens: Tokens,
     pub(super) limits: Limits,

@@ -12,7 +12,7 @@ use super::Bitrix24;
 use super::batch::{BATCH_MAX, Batch, Param};
 use super::cards::{entity_type, no_such_card};
 use super::chats;
-use super::client::Entries;
+use super::client::{Entries, Failed};
 use super::errors::{Fault, own};
 use crate::crm::comments::refers_to;
 use crate::crm::results;
@@ -100,13 +100,17 @@ impl Bitrix24 {
             },
             Err(failed) => Err(CrmError { reach: Reach::Call, ..failed.error(repeatable) }),
         };
+        self.note_lost_files(portal, effects, &plans, &answer).await;
         let told = self.notify_where_barred(portal, effects, &plans_of_notes(&plans), &answer).await;
         plans
             .into_iter()
             .enumerate()
             .map(|(at, plan)| match plan {
                 Plan::Settled(result) => result,
-                Plan::Post(entry_at) => entry(entry_at, false).and_then(chats::read_shown),
+                Plan::Post(entry_at) => entry(entry_at, false).and_then(|value| {
+                    let with_file = matches!(effects.get(at), Some(CrmEffect::Post(post)) if post.is_with_file());
+                    chats::read_shown(with_file, value)
+                }),
                 Plan::Verdict(_) if told.contains(&at) => Ok(Applied::Done),
                 Plan::Verdict(entry_at) => entry(entry_at, true).map(|_| Applied::Done),
                 Plan::Add(at) => entry(at, false).and_then(|id| read_id(id).map(Applied::Comment)),
@@ -121,6 +125,37 @@ impl Bitrix24 {
                 Plan::Reply(at) => entry(at, true).map(|_| Applied::Done),
             })
             .collect()
+    }
+
+    /// Says in the chats which files the portal has dropped. Nothing hangs on it: the messages stand there.
+    async fn note_lost_files(
+        &self,
+        portal: &Portal,
+        effects: &[CrmEffect],
+        plans: &[Plan],
+        answer: &Result<Entries, Failed>,
+    ) {
+        let Ok(entries) = answer else { return };
+        let posts = effects.iter().zip(plans).filter_map(|(effect, plan)| match (effect, plan) {
+            (CrmEffect::Post(post), Plan::Post(at)) => Some((&**post, entries.get(*at)?.as_ref().ok()?)),
+            _ => None,
+        });
+        let notes = chats::lost_files(portal.language, &posts.collect::<Vec<_>>());
+        let mut batch = Batch::default();
+        for (chat, note) in &notes {
+            let chat = format!("chat{chat}");
+            batch.push(
+                chats::NOTE,
+                &[("DIALOG_ID", chat.into()), ("MESSAGE", note.as_str().into()), ("SYSTEM", "Y".into())],
+            );
+        }
+        if batch.is_empty() {
+            return;
+        }
+        tracing::warn!(portal.id = %portal.id, count = notes.len(), "the portal did not fetch files");
+        if self.client.batch(portal, &batch).await.is_err() {
+            tracing::warn!(portal.id = %portal.id, "operators are not told of files that are missing");
+        }
     }
 
     fn plan_comment(

@@ -214,7 +214,7 @@ fn inbound(stored: &str) -> ContentView {
     // Content written by a newer version is shown by its kind only.
     match serde_json::from_str::<InboundContent>(stored) {
         Ok(InboundContent::Text { body }) => ContentView { kind: "text", text: Some(body), ..ContentView::default() },
-        Ok(InboundContent::Media { media, caption, id: _, mime: _ }) => {
+        Ok(InboundContent::Media { media, caption, id: _, mime: _, filename: _ }) => {
             ContentView { kind: "media", text: some(&caption), media: Some(media), ..ContentView::default() }
         }
         Ok(InboundContent::Other { what }) => {

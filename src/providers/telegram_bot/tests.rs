@@ -174,6 +174,7 @@ fn people_are_known_by_their_chat_and_messages_by_chat_and_number() {
         id: id.into(),
         mime: mime.into(),
         caption: caption.into(),
+        filename: if media == "document" { "check.pdf" } else { "" }.into(),
     };
     assert_eq!(file.name, "Ирина К.");
     assert_eq!(file.content, media("document", "BQACAgIAAx", "application/pdf", "Чек"));
@@ -187,6 +188,7 @@ fn every_kind_is_told_and_only_ones_own_contact_in_private_tells_a_phone() {
         id: id.into(),
         mime: mime.into(),
         caption: caption.into(),
+        filename: if media == "document" { "check.pdf" } else { "" }.into(),
     };
     let other = |what: &str| InboundContent::Other { what: what.into() };
     let expected = [

@@ -116,6 +116,7 @@ fn media(message: &Value) -> Option<InboundContent> {
             id: id.to_owned(),
             mime: if told.is_empty() { usual.to_owned() } else { told.to_owned() },
             caption: text(message, "/caption").to_owned(),
+            filename: text(file, "/file_name").to_owned(),
         })
     };
     // One photo in several sizes, the largest last.

@@ -10,7 +10,7 @@
 use serde_json::Value;
 
 use crate::domain::channel::Channel;
-use crate::domain::event::{InboundContent, InboundMessage, ProviderEvent, StatusNews};
+use crate::domain::event::{InboundContent, InboundMessage, ProviderEvent, StatusNews, TypedMessage};
 use crate::domain::ids::{MessageId, ProviderMessageId};
 use crate::domain::status::MessageState;
 use crate::domain::time::Timestamp;
@@ -24,7 +24,7 @@ const OBJECT: &str = "whatsapp_business_account";
 
 /// Reads one callback.
 ///
-/// Changes of the field `messages` count when they name the channel's own number; template changes count whatever the
+/// Changes of the fields `messages` and `smb_message_echoes` count when they name the channel's own number; template changes count whatever the
 /// account, because the worst they do is to have a list fetched again, and one app reports all its accounts at one
 /// address. Other fields are no news for a channel.
 ///
@@ -54,6 +54,13 @@ pub(super) fn read(channel: &Channel, body: &[u8]) -> Result<Vec<ProviderEvent>,
             }
             ours += 1;
             read_messages(channel, value, &mut events);
+        } else if field == "smb_message_echoes" {
+            if own.is_empty() || word(value, "/metadata/phone_number_id") != own {
+                foreign += 1;
+                continue;
+            }
+            ours += 1;
+            read_typed(channel, value, &mut events);
         } else if field.starts_with("message_template_") || field == "template_category_update" {
             templates_changed = true;
         }
@@ -80,6 +87,23 @@ fn read_messages(channel: &Channel, value: &Value, events: &mut Vec<ProviderEven
     }
     for error in list(value, "errors") {
         tracing::warn!(channel.id = %channel.id, vendor.code = %word(error, "/code"), "vendor reports an account error");
+    }
+}
+
+/// What staff wrote in the phone's own application, where it shares the number with us.
+fn read_typed(channel: &Channel, value: &Value, events: &mut Vec<ProviderEvent>) {
+    for message in list(value, "message_echoes") {
+        let provider_id = word(message, "/id");
+        let to = [word(message, "/to"), word(message, "/to_user_id")].into_iter().find(|peer| !peer.is_empty());
+        match to.filter(|_| !provider_id.is_empty()) {
+            Some(peer) => events.push(ProviderEvent::Typed(TypedMessage {
+                provider_id: ProviderMessageId(provider_id),
+                peer,
+                at: moment(message),
+                content: content(message),
+            })),
+            None => tracing::warn!(channel.id = %channel.id, "echo without id or recipient passed over"),
+        }
     }
 }
 
@@ -169,6 +193,7 @@ fn content(message: &Value) -> InboundContent {
                 id,
                 mime: text(file, "/mime_type").to_owned(),
                 caption: text(file, "/caption").to_owned(),
+                filename: text(file, "/filename").to_owned(),
             };
         }
     }

@@ -38,6 +38,7 @@ mod promises {
             statuses: vec![],
             inbound: vec![],
             phones: phones.collect(),
+            typed: vec![],
         };
         world.storage.ingest(ingest).await.unwrap();
     }
@@ -105,6 +106,7 @@ mod promises {
             statuses: vec![],
             inbound,
             phones: vec![told],
+            typed: vec![],
         };
         world.storage.ingest(ingest).await.unwrap();
         let rule = |table: &str| match TABLES.iter().find(|(name, _)| *name == table).unwrap().1 {

@@ -55,6 +55,7 @@ mod promises {
             statuses: Vec::new(),
             inbound,
             phones: Vec::new(),
+            typed: Vec::new(),
         }
     }
 
@@ -147,6 +148,7 @@ mod promises {
                 author: None,
                 text: Markup::default(),
                 files: Vec::new(),
+                echo_of: None,
             };
             let key = format!("chat:{number}");
             let plain = command(&portal, id, WaitFor::Accepted);

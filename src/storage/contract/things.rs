@@ -92,12 +92,7 @@ pub(in crate::storage) fn message(
             portal: Some(command.portal.clone()),
             command: Some(command.id.clone()),
             card: command.card,
-            draft: Draft {
-                content: Content::Text { body: "Hi".into() },
-                fallback: None,
-                recipient_name: String::new(),
-                quiet: None,
-            },
+            draft: Draft::of(Content::Text { body: "Hi".into() }),
             used_fallback: false,
             state,
             provider_id: None,
@@ -127,5 +122,6 @@ pub(super) fn me() -> crate::domain::ids::WorkerId {
 
 /// What a WhatsApp channel was told in one callback.
 pub(super) fn heard(channel: &ChannelId, statuses: Vec<StatusNews>, inbound: Vec<InboundMessage>) -> Ingest {
-    Ingest { channel: channel.clone(), messenger: Messenger::Whatsapp, statuses, inbound, phones: Vec::new() }
+    let (phones, typed) = (Vec::new(), Vec::new());
+    Ingest { channel: channel.clone(), messenger: Messenger::Whatsapp, statuses, inbound, phones, typed }
 }

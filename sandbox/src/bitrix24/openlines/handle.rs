@@ -2,7 +2,9 @@
 
 use anyhow::{Context as _, bail};
 
-use super::{Chat, ChatAuthor, Notification, Standing, connectors::status_delete, messages::operator_event};
+use super::{
+    Attachment, Chat, ChatAuthor, Notification, Standing, connectors::status_delete, messages::operator_event,
+};
 use crate::{
     bitrix24::{Portal, events, events::Raised},
     php::Php,
@@ -62,15 +64,21 @@ impl Portal {
 
     /// An operator writes in a chat; gives the message's number.
     pub fn operator_says(&self, chat: i64, user_id: i64, text: &str) -> anyhow::Result<i64> {
-        self.says(chat, ChatAuthor::Employee(user_id), text)
+        self.says(chat, ChatAuthor::Employee(user_id), text, Vec::new())
+    }
+
+    /// An operator sends files, with or without words; gives the message's number.
+    pub fn operator_sends(&self, chat: i64, user_id: i64, text: &str, files: Vec<Attachment>) -> anyhow::Result<i64> {
+        self.says(chat, ChatAuthor::Employee(user_id), text, files)
     }
 
     /// The portal says something to the client by itself (a greeting); gives the message's number.
     pub fn line_says(&self, chat: i64, text: &str) -> anyhow::Result<i64> {
-        self.says(chat, ChatAuthor::System, text)
+        self.says(chat, ChatAuthor::System, text, Vec::new())
     }
 
-    fn says(&self, number: i64, author: ChatAuthor, text: &str) -> anyhow::Result<i64> {
+    fn says(&self, number: i64, author: ChatAuthor, text: &str, files: Vec<Attachment>) -> anyhow::Result<i64> {
+        let domain = self.cell.domain();
         let now = self.world.now_ms();
         let mut state = self.cell.state.lock();
         let user_id = match author {
@@ -83,6 +91,8 @@ impl Portal {
         }
         let lines = &mut state.openlines;
         let id = lines.put(number, author, text, Vec::new(), now).with_context(|| format!("no chat {number}"))?;
+        let (told, shown): (Vec<Php>, Vec<_>) = files.into_iter().map(|file| lines.attach(&domain, file)).unzip();
+        lines.put_files(number, id, shown);
         let chat = lines.chats.get(&number).with_context(|| format!("no chat {number}"))?;
         let connector = lines.connectors.get(&chat.connector);
         let skips = user_id == 0 && connector.is_some_and(|own| !own.needs_system);
@@ -90,7 +100,7 @@ impl Portal {
             Some(name) => format!("[b]{name}:[/b] [br]{text}"),
             None => text.to_owned(),
         };
-        let raised = operator_event(chat, id, user_id, &signed, connector);
+        let raised = operator_event(chat, id, user_id, (&signed, told), connector);
         drop(state);
         if !skips {
             events::flush(&self.world, &self.cell, vec![raised], Some(user_id).filter(|id| *id > 0), None);

@@ -1,6 +1,6 @@
 //! Clients' messages on their way in, and confirmations. Source: §5.5, §5.7.
 
-use super::{Chat, ChatAuthor, connector_and_line};
+use super::{Chat, ChatAuthor, connector_and_line, files};
 use crate::{
     bitrix24::{
         events::Raised,
@@ -72,13 +72,13 @@ fn take(hit: &mut Hit<'_>, connector: &str, line: i64, element: &Php) -> Php {
         return failed(hit, "user.id and chat.id are required");
     }
     let message = element.get_ci("message").cloned().unwrap_or_default();
-    for unknown in ["files", "attachments"] {
-        if message.get_ci(unknown).is_some_and(|value| !value.is_empty()) {
-            return failed(hit, "files and attachments are not simulated");
-        }
+    if message.get_ci("attachments").is_some_and(|value| !value.is_empty()) {
+        return failed(hit, "attachments are not simulated");
     }
+    // A file that cannot be fetched is dropped without a word.
+    let files = files::taken(element, hit.files);
     let (id, text) = (text_of(element, "message", "id"), text_of(element, "message", "text"));
-    if text.is_empty() {
+    if text.is_empty() && files.is_empty() {
         return failed(hit, "IMCONNECTOR_NOT_ALL_THE_REQUIRED_DATA");
     }
     for name in ["name", "last_name"] {
@@ -111,9 +111,17 @@ fn take(hit: &mut Hit<'_>, connector: &str, line: i64, element: &Php) -> Php {
     }
     let author = employee.map_or(ChatAuthor::Client, ChatAuthor::Employee);
     let shown = lines.put(number, author, &text, vec![id.clone()], now);
+    let count = files.len();
+    let told = files.iter().map(|file| {
+        Php::map([("name", file.name.as_str().into()), ("type", "file".into()), ("mime", file.mime.as_str().into())])
+    });
+    let told: Vec<Php> = told.collect();
+    if let Some(shown) = shown {
+        lines.put_files(number, shown, files);
+    }
     // §5.5, echo trap: an employee's message is an operator's message for the portal.
     if let (Some(employee), Some(shown), Some(own)) = (employee, shown, lines.chats.get(&number)) {
-        raised = Some(operator_event(own, shown, employee, &text, lines.connectors.get(connector)));
+        raised = Some(operator_event(own, shown, employee, (&text, told), lines.connectors.get(connector)));
     }
     let (guest, session) = lines.chats.get(&number).map_or((0, 0), |own| (own.user_id, own.session_id));
     drop(state);
@@ -121,7 +129,15 @@ fn take(hit: &mut Hit<'_>, connector: &str, line: i64, element: &Php) -> Php {
     hit.world.change("chat", &hit.portal.member_id, number.to_string());
     Php::map([
         ("user", guest.to_string().into()),
-        ("message", Php::map([("id", id.into()), ("date", Php::empty()), ("text", text.into())])),
+        (
+            "message",
+            Php::map([
+                ("id", id.into()),
+                ("date", Php::empty()),
+                ("text", text.into()),
+                ("files", Php::list((0..count).map(|file| (9_011 + file).to_string().into()))),
+            ]),
+        ),
         ("chat", Php::map([("id", chat.into())])),
         ("SUCCESS", Php::Bool(true)),
         ("session", Php::map([("ID", session.to_string().into()), ("CHAT_ID", number.to_string().into())])),
@@ -131,14 +147,18 @@ fn take(hit: &mut Hit<'_>, connector: &str, line: i64, element: &Php) -> Php {
 /// ONIMCONNECTORMESSAGEADD of one message (§5.8), for the application that owns the connector.
 pub(crate) fn operator_event(
     chat: &Chat,
-    message: i64,
+    number: i64,
     user_id: i64,
-    text: &str,
+    (text, files): (&str, Vec<Php>),
     connector: Option<&super::Connector>,
 ) -> Raised {
+    let mut message = vec![("user_id", user_id.to_string().into()), ("text", text.into())];
+    if !files.is_empty() {
+        message.push(("files", Php::list(files)));
+    }
     let element = Php::map([
-        ("im", Php::map([("chat_id", chat.id.to_string().into()), ("message_id", message.to_string().into())])),
-        ("message", Php::map([("user_id", user_id.to_string().into()), ("text", text.into())])),
+        ("im", Php::map([("chat_id", chat.id.to_string().into()), ("message_id", number.to_string().into())])),
+        ("message", Php::map(message)),
         ("chat", Php::map([("id", chat.external_chat.as_str().into())])),
     ]);
     let data = Php::map([

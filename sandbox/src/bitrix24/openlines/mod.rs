@@ -1,10 +1,11 @@
 //! Open lines: connectors, the lines they stand on, and the chats in which operators answer. Source: §5, §8.6.
 //!
-//! Not simulated, and refused: files, attachments, avatars and group chats of `imconnector.send.messages`, edits and
-//! deletes, reading statuses.
+//! Not simulated, and refused: attachments, avatars and group chats of `imconnector.send.messages`, edits and deletes,
+//! reading statuses.
 
 mod chats;
 mod connectors;
+pub(crate) mod files;
 mod handle;
 mod messages;
 
@@ -15,6 +16,8 @@ use serde::Serialize;
 pub(crate) use chats::{history_get, message_add, notify_add};
 pub(crate) use connectors::{activate, data_set, list, register, set_error, status, unregister};
 pub(crate) use messages::{send, send_delivery};
+
+pub use files::{Attachment, FileShown, Serving};
 
 use super::rest::RestError;
 use crate::{clock::Millis, php::Php};
@@ -29,6 +32,8 @@ pub(crate) struct OpenLines {
     pub(crate) standings: BTreeMap<(String, i64), Standing>,
     pub(crate) chats: BTreeMap<i64, Chat>,
     pub(crate) notifications: Vec<Notification>,
+    /// What operators attached, by number.
+    pub(crate) attachments: BTreeMap<i64, Attachment>,
     last_chat: i64,
     last_message: i64,
     last_guest: i64,
@@ -104,6 +109,8 @@ pub struct ChatMessage {
     pub author: ChatAuthor,
     /// Text as shown.
     pub text: String,
+    /// Files.
+    pub files: Vec<FileShown>,
     /// Ids at the connector.
     pub external_ids: Vec<String>,
     /// The operator sees the clock: nobody has confirmed it.
@@ -153,12 +160,21 @@ impl OpenLines {
             id,
             author,
             text: text.to_owned(),
+            files: Vec::new(),
             external_ids,
             sending,
             confirmed: 0,
             at_ms,
         });
         Some(id)
+    }
+
+    /// Gives a message its files.
+    pub(crate) fn put_files(&mut self, chat: i64, message: i64, files: Vec<FileShown>) {
+        let messages = self.chats.get_mut(&chat).map(|own| &mut own.messages);
+        if let Some(own) = messages.and_then(|messages| messages.iter_mut().find(|own| own.id == message)) {
+            own.files = files;
+        }
     }
 
     /// The chat of a client, made at the first message (§5.1: one for ever).

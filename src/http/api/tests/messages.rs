@@ -276,6 +276,7 @@ async fn history_is_narrowed_and_paged_newest_first() {
         statuses: Vec::new(),
         inbound: vec![inbound],
         phones: vec![],
+        typed: vec![],
     };
     api.state.storage.ingest(ingest).await.unwrap();
     let newest_first: Vec<String> = sent.iter().rev().cloned().collect();

@@ -40,6 +40,7 @@ impl Api {
             statuses: vec![status],
             inbound: vec![],
             phones: vec![],
+            typed: vec![],
         };
         self.state.storage.ingest(ingest).await.unwrap();
     }

@@ -95,6 +95,7 @@ fn every_type_of_message_is_shown_somehow() {
         id: id.into(),
         mime: mime.into(),
         caption: caption.into(),
+        filename: if media == "document" { "schet.pdf" } else { "" }.into(),
     };
     let seen: Vec<InboundContent> =
         inbound(fixture!("inbound_kinds")).into_iter().map(|message| message.content).collect();
