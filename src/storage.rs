@@ -36,6 +36,7 @@ pub mod settle;
 mod sql;
 pub mod sqlite;
 pub mod transfer;
+mod troubles;
 pub mod watch;
 pub mod workers;
 pub mod writer;

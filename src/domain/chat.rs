@@ -87,6 +87,10 @@ pub struct ChatPost {
     pub author: Option<CrmUserId>,
     /// What it says.
     pub content: InboundContent,
+    /// The message that it answers, reacts to, changes or takes back.
+    pub of: Option<ProviderMessageId>,
+    /// First words of that message, once they were looked up; may be empty. `None` where the message is not known.
+    pub quote: Option<String>,
     /// Its file, once somebody has looked at it.
     pub file: Option<PostFile>,
     /// True when an earlier try may have shown it without our hearing of it: look for it first.

@@ -64,8 +64,59 @@ pub struct InboundMessage {
     /// True when the person wrote it themselves, so that it opens the service window; false for the messenger's own
     /// notices ("changed their number").
     pub opens_window: bool,
+    /// The message that it answers, where the person has said so.
+    pub reply_to: Option<ProviderMessageId>,
     /// What they sent.
     pub content: InboundContent,
+}
+
+/// A message from a person as it is stored.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Received {
+    /// What they sent.
+    #[serde(flatten)]
+    pub content: InboundContent,
+    /// The message that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<ProviderMessageId>,
+}
+
+impl Received {
+    /// The message of which something is shown beside this one: what it answers, reacts to, changes or takes back.
+    #[must_use]
+    pub fn of(&self) -> Option<&ProviderMessageId> {
+        match &self.content {
+            InboundContent::Reaction { of, .. }
+            | InboundContent::Edited { of, .. }
+            | InboundContent::Deleted { of } => Some(of),
+            InboundContent::Text { .. }
+            | InboundContent::Media { .. }
+            | InboundContent::Location { .. }
+            | InboundContent::Contacts { .. }
+            | InboundContent::Other { .. } => self.reply_to.as_ref(),
+        }
+    }
+}
+
+impl InboundContent {
+    /// The words in it; empty where there are none.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Text { body } | Self::Edited { body, .. } => body.clone(),
+            Self::Media { caption, filename, .. } => {
+                if caption.is_empty() {
+                    filename.clone()
+                } else {
+                    caption.clone()
+                }
+            }
+            Self::Location { name, .. } => name.clone(),
+            Self::Contacts { cards } => cards.join("\n"),
+            Self::Reaction { emoji, .. } => emoji.clone(),
+            Self::Deleted { .. } | Self::Other { .. } => String::new(),
+        }
+    }
 }
 
 /// A message that somebody of ours wrote to a person on the sender's own phone, past us.
@@ -103,6 +154,39 @@ pub enum InboundContent {
         /// Its name, where the person's programs tell one; may be empty.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         filename: String,
+    },
+    /// A place.
+    Location {
+        /// Degrees, as a decimal number.
+        latitude: String,
+        /// Degrees, as a decimal number.
+        longitude: String,
+        /// Name and address as far as told, on one line; may be empty.
+        name: String,
+    },
+    /// Cards of people.
+    Contacts {
+        /// One line for each: name and phones.
+        cards: Vec<String>,
+    },
+    /// A reaction to a message.
+    Reaction {
+        /// The message.
+        of: ProviderMessageId,
+        /// What is shown beside it; empty when it was taken back.
+        emoji: String,
+    },
+    /// An earlier message of theirs says something else from now on.
+    Edited {
+        /// The message.
+        of: ProviderMessageId,
+        /// Its new words.
+        body: String,
+    },
+    /// An earlier message of theirs was taken back.
+    Deleted {
+        /// The message.
+        of: ProviderMessageId,
     },
     /// Anything else: the vendor's word for it. Shown as a placeholder, never dropped.
     Other {

@@ -1,5 +1,6 @@
 //! Chats in CRMs: operators' messages on their way to clients, and where chats stand.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Pipeline;
@@ -283,6 +284,26 @@ fn media_of(file: &ChatFile, capabilities: &Capabilities) -> Result<MediaKind, F
         .into_iter()
         .find(|media| capabilities.media_by_link.contains(media))
         .ok_or_else(|| Failure::with(ErrorCode::Unsupported, file.name.as_str()))
+}
+
+/// What operators are to hear of messages that met trouble, as they stand now: of those that are out of it, nothing.
+pub(super) async fn troubles(
+    pipeline: &Pipeline,
+    messages: &[MessageId],
+) -> Result<HashMap<MessageId, ChatVerdict>, StorageError> {
+    if messages.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let records = pipeline.storage.load_messages(messages).await?;
+    let commands: Vec<CommandId> = records.iter().filter_map(|record| record.command.clone()).collect();
+    let commands = pipeline.storage.load_commands(&commands).await?;
+    let told = |record: MessageRecord| {
+        let command = commands.get(record.command.as_ref()?)?.command.as_ref().ok()?;
+        let CommandBody::Answer(answer) = &command.body else { return None };
+        let verdict = verdict(answer, std::slice::from_ref(&record), pipeline.clock.now());
+        verdict.outcome.is_err().then_some((record.id, verdict))
+    };
+    Ok(records.into_iter().filter_map(told).collect())
 }
 
 /// What an operator is told: the ids of all parts once all are taken, else why the first that failed did. An echo's only

@@ -41,9 +41,16 @@ pub(super) async fn posts(
             Some(InboundContent::Media { media, id, mime, filename, .. }) => {
                 InboundContent::Media { media, id, mime, filename, caption: words }
             }
-            Some(InboundContent::Text { .. } | InboundContent::Other { .. }) | None => {
-                InboundContent::Text { body: words }
-            }
+            Some(
+                InboundContent::Text { .. }
+                | InboundContent::Location { .. }
+                | InboundContent::Contacts { .. }
+                | InboundContent::Reaction { .. }
+                | InboundContent::Edited { .. }
+                | InboundContent::Deleted { .. }
+                | InboundContent::Other { .. },
+            )
+            | None => InboundContent::Text { body: words },
         };
         let id = mirror.post.message.clone();
         (id, author.map(|author| ChatPost { author: Some(author), content, ..mirror.post }))
@@ -76,6 +83,24 @@ fn words(language: Language, mirror: &Mirror) -> String {
         (None, false) => "chat.by_program",
     };
     i18n::text(language, key, &[("text", text.as_str())])
+}
+
+/// Puts first words of the messages beside the posts that answer, react to, change or take back one.
+pub(super) async fn quote(
+    pipeline: &Pipeline,
+    posts: &mut HashMap<MessageId, Option<ChatPost>>,
+) -> Result<(), StorageError> {
+    let asked = posts.values().flatten().filter_map(|post| Some((post.chat.channel.clone(), post.of.clone()?)));
+    let asked: Vec<_> = asked.collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let mut quotes = pipeline.storage.quotes(&asked).await?;
+    for post in posts.values_mut().flatten() {
+        let Some(of) = post.of.clone() else { continue };
+        post.quote = quotes.remove(&(post.chat.channel.clone(), of));
+    }
+    Ok(())
 }
 
 /// Remembers, before the call, what is about to be shown of messages past their chats.

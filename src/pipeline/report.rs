@@ -13,7 +13,7 @@ use super::mailbox::{Finished, Hold};
 use super::mirrors;
 use super::policy::{Decision, decide};
 use crate::crm::{Crm, TokenStore as _};
-use crate::domain::chat::ChatPost;
+use crate::domain::chat::{ChatPost, ChatVerdict};
 use crate::domain::command::{Command, CommandBody};
 use crate::domain::effect::{
     ActionResult, Applied, CommentEffect, CommentView, CrmEffect, CrmError, Planned, PortalTrouble, Reach,
@@ -405,6 +405,8 @@ struct Batch {
     posts: HashMap<MessageId, Option<ChatPost>>,
     /// Posts whose file goes with a later call.
     later: Vec<MessageId>,
+    /// What operators are told of their messages.
+    troubles: HashMap<MessageId, ChatVerdict>,
 }
 
 impl Batch {
@@ -421,7 +423,10 @@ impl Batch {
         let records = pipeline.storage.load_messages(&messages).await?;
         let mut posts = mirrors::posts(pipeline, portal, &shown).await?;
         posts.extend(pipeline.storage.chat_posts(&shown).await?.into_iter().map(|(id, post)| (id, Some(post))));
+        let rest: Vec<MessageId> = shown.into_iter().filter(|id| !posts.contains_key(id)).collect();
+        let troubles = chats::troubles(pipeline, &rest).await?;
         let tries = of_kind(JobKind::Chat).filter_map(|job| Some((job.message()?, job.tries))).collect();
+        mirrors::quote(pipeline, &mut posts).await?;
         let later = files::attach(pipeline, &mut posts, &tries).await?;
         Ok(Self {
             jobs: now.into_iter().map(|job| (job.id.clone(), job)).collect(),
@@ -430,6 +435,7 @@ impl Batch {
             of_command: pipeline.storage.messages_of_commands(&commands).await?,
             posts,
             later,
+            troubles,
         })
     }
 
@@ -458,6 +464,9 @@ impl Batch {
         let Some(now) = self.jobs.get(&job.id) else { return Ok(None) };
         match job.kind {
             JobKind::Chat => {
+                if let Some(verdict) = job.message().and_then(|id| self.troubles.get(&id)) {
+                    return Ok(Some(CrmEffect::Verdict(Box::new(verdict.clone()))));
+                }
                 let Some(Some(post)) = job.message().and_then(|id| self.posts.get(&id)) else { return Ok(None) };
                 let post = ChatPost { maybe_shown: in_doubt(job, now), ..post.clone() };
                 Ok(Some(CrmEffect::Post(Box::new(post))))

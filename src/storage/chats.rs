@@ -8,9 +8,11 @@ use super::{Storage, StorageError, sql};
 use crate::domain::channel::Messenger;
 use crate::domain::chat::{ChatKey, ChatLine, ChatPost, OperatorMessage};
 use crate::domain::command::Command;
-use crate::domain::event::InboundContent;
+use crate::domain::event::{InboundContent, Received};
 use crate::domain::ids::{ChannelId, LineId, MessageId, PortalId, ProviderMessageId};
 use crate::domain::job::{Job, JobKind, QueueKey};
+use crate::domain::message::Draft;
+use crate::domain::text::excerpt;
 use crate::domain::time::{Millis, Timestamp};
 
 /// How long an operator's message waits for one written before it whose event is late: the CRM's events overtake each
@@ -94,6 +96,31 @@ impl Storage {
         row.as_ref().map(read_line).transpose()
     }
 
+    /// First words of messages by channel and the vendor's id, whoever wrote them.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn quotes(
+        &self,
+        messages: &[(ChannelId, ProviderMessageId)],
+    ) -> Result<HashMap<(ChannelId, ProviderMessageId), String>, StorageError> {
+        const LENGTH: usize = 80;
+        let rows = messages.iter().map(|(channel, id)| args![channel.as_str(), id.as_str()]).collect();
+        let mut quotes = HashMap::new();
+        for row in self.db.batch_rows(sql::CHAT_QUOTES, rows).await? {
+            let key = (ChannelId::stored(row.text("channel_id")?), ProviderMessageId(row.text("provider_id")?));
+            let stored = row.text("content")?;
+            // What a newer version wrote, or nobody knows any more, is quoted without words.
+            let words = if row.flag("inbound")? {
+                serde_json::from_str::<InboundContent>(&stored).map(|content| content.words())
+            } else {
+                serde_json::from_str::<Draft>(&stored).map(|draft| draft.content.excerpt())
+            };
+            quotes.insert(key, excerpt(&words.unwrap_or_default(), LENGTH));
+        }
+        Ok(quotes)
+    }
+
     /// What clients wrote, to be shown in their chats; messages without a chat are left out.
     ///
     /// # Errors
@@ -125,9 +152,10 @@ fn read_line(row: &Row) -> Result<ChatLine, StorageError> {
 
 fn read_post(row: &Row) -> Result<ChatPost, StorageError> {
     let content = row.text("content")?;
-    let content = serde_json::from_str(&content)
+    let received: Received = serde_json::from_str(&content)
         .map_err(|e| StorageError::Broken(format!("messages.content of a client: {e}")))?;
-    post_of(row, content)
+    let of = received.of().cloned();
+    Ok(ChatPost { of, ..post_of(row, received.content)? })
 }
 
 /// What is to be shown of a message, with its chat.
@@ -143,6 +171,8 @@ pub(super) fn post_of(row: &Row, content: InboundContent) -> Result<ChatPost, St
         at: Timestamp(row.int("at_ms")?),
         author: None,
         content,
+        of: None,
+        quote: None,
         file: None,
         maybe_shown: false,
     })

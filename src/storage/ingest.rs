@@ -11,7 +11,7 @@ use super::mirrors;
 use super::writer::{Context, Harvest, Outcome, Step};
 use super::{Storage, StorageError, chat_phones, sql};
 use crate::domain::channel::Messenger;
-use crate::domain::event::{InboundMessage, SharedPhone, StatusNews, TypedMessage};
+use crate::domain::event::{InboundMessage, Received, SharedPhone, StatusNews, TypedMessage};
 use crate::domain::ids::{ChannelId, MessageId, ProviderMessageId};
 use crate::domain::job::{Job, JobKind, QueueKey};
 use crate::domain::time::{Millis, Timestamp};
@@ -148,7 +148,8 @@ async fn store_inbound(
     for ingest in ingests {
         for message in &ingest.inbound {
             let at = message.at.min(now);
-            let content = serde_json::to_string(&message.content).map_err(|e| StorageError::Broken(e.to_string()))?;
+            let received = Received { content: message.content.clone(), reply_to: message.reply_to.clone() };
+            let content = serde_json::to_string(&received).map_err(|e| StorageError::Broken(e.to_string()))?;
             let id = inbound_id(&ingest.channel, &message.provider_id, message.at, now);
             let (channel, peer) = (&ingest.channel, message.peer.as_str());
             arrived.push(Arrived { channel, peer, messenger: ingest.messenger, message: id.clone() });

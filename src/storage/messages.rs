@@ -6,6 +6,7 @@ use super::db::{Row, Tx, args};
 use super::guards::MessageGuards;
 use super::mirrors::{self, Left};
 use super::progress::CommentTarget;
+use super::troubles::{self, Troubled};
 use super::writer::{Context, Harvest, add_jobs};
 use super::{Storage, StorageError, progress, sql};
 use crate::domain::ids::{ChannelId, CommandId, CrmCommentId, CrmUserId, MessageId, PortalId, ProviderMessageId};
@@ -194,7 +195,7 @@ async fn move_once(
     let mut comments = Vec::new();
     let mut commands = Vec::new();
     let mut echoes: BTreeMap<String, i64> = BTreeMap::new();
-    let mut left = Vec::new();
+    let (mut left, mut troubled) = (Vec::new(), Vec::new());
     for row in tx.batch_rows(sql::MESSAGES_MOVE, rows).await? {
         let id = row.text("id")?;
         let state = MessageState::find(&row.text("state")?);
@@ -207,6 +208,7 @@ async fn move_once(
         }
         let own = merged.get(id.as_str()).is_some_and(|step| step.news.channel.is_none());
         left.extend(Left::of(&row, own)?);
+        troubled.extend(Troubled::of(&row)?);
         if let Some(command) = row.maybe_text("command_id")? {
             commands.push(command);
         }
@@ -220,6 +222,7 @@ async fn move_once(
     tx.batch(sql::MESSAGES_LATE, late.collect()).await?;
     tx.batch(sql::CHANNELS_ECHO, echoes.into_iter().map(|(channel, at)| args![channel, at]).collect()).await?;
     mirrors::ask(tx, context, now, left, harvest).await?;
+    troubles::ask(tx, context, now, troubled, harvest).await?;
     progress::ask_comments(tx, context, now, comments.into_iter(), harvest).await?;
     commands.sort_unstable();
     commands.dedup();

@@ -89,11 +89,7 @@ pub(super) async fn store_typed(
     let mut left = HashMap::new();
     let mut rows = Vec::new();
     for (channel, typed) in all().filter(|(_, typed)| !known.contains(typed.provider_id.as_str())) {
-        let words = match &typed.content {
-            InboundContent::Text { body } => body.clone(),
-            InboundContent::Media { caption, .. } => caption.clone(),
-            InboundContent::Other { .. } => String::new(),
-        };
+        let words = typed.content.words();
         let draft = Draft { typed: Some(typed.content.clone()), ..Draft::of(Content::Text { body: words }) };
         let content = serde_json::to_string(&draft).map_err(|e| StorageError::Broken(e.to_string()))?;
         let id = inbound_id(channel, &typed.provider_id, typed.at, now);

@@ -99,8 +99,9 @@ mod mirrors;
 mod portals;
 mod retention;
 pub(super) mod transfer;
+mod troubles;
 
-pub(super) use self::{chats::*, mirrors::*, portals::*, retention::*};
+pub(super) use self::{chats::*, mirrors::*, portals::*, retention::*, troubles::*};
 
 /// Every single statement of every theme by name.
 #[cfg(test)]
@@ -114,7 +115,7 @@ pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)>
 /// Every many-row statement of every theme by name.
 #[cfg(test)]
 pub(super) fn batches() -> impl Iterator<Item = (&'static str, Batch)> {
-    [BATCHES, chats::BATCHES, mirrors::BATCHES, retention::BATCHES].into_iter().flatten().copied()
+    [BATCHES, chats::BATCHES, mirrors::BATCHES, retention::BATCHES, troubles::BATCHES].into_iter().flatten().copied()
 }
 
 /// How rows are listed for PostgreSQL: one array per column.

@@ -24,7 +24,7 @@ pub(crate) async fn connected(wish: Wish) -> (World, i64) {
     (world, line)
 }
 
-async fn portal_of(world: &World) -> String {
+pub(crate) async fn portal_of(world: &World) -> String {
     let (_, portals) = world.get("/api/v1/portals").await;
     portals["items"][0]["id"].as_str().unwrap().to_owned()
 }

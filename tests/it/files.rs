@@ -2,10 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sandbox::{Attachment, ChatAuthor, ChatMessage, Inbound, Serving};
+use sandbox::{Attachment, BotInbound, BotSpec, ChatAuthor, ChatMessage, Inbound, Serving};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::chats::{OPERATOR, PHONE, begun, chat, connected, message, shown};
+use crate::chats::{OPERATOR, PHONE, begun, chat, connected, message, portal_of, shown};
 use crate::world::{Wish, World};
 
 fn media(kind: &str, caption: Option<&str>, filename: Option<&str>, bytes: &[u8]) -> Inbound {
@@ -157,4 +158,43 @@ async fn bad_files_of_operators_are_refused_in_words_before_anything_is_sent() {
             chat(w).unwrap().messages.iter().filter(|message| message.sending).count() == count
         })
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_sends_to_a_bot_stands_in_the_chat() {
+    const PERSON: i64 = 512_000_111;
+    let (world, line) = connected(Wish::default()).await;
+    let bot = world.sandbox.add_bot(BotSpec::default()).unwrap();
+    let token = bot.view().spec.token;
+    let channel = json!({"provider": "telegram_bot", "name": "Бот", "credentials": {"token": token}});
+    let (status, answer) = world.post(&format!("/api/v1/lines/{}/channels", world.line), channel).await;
+    assert_eq!(status, 201, "{answer}");
+    let body = json!({"messenger": "telegram", "open_line": line.to_string(), "line": world.line});
+    let path = format!("/api/v1/portals/{}/open-lines", portal_of(&world).await);
+    assert_eq!(world.post(&path, body).await.0, 201);
+    let stands = |w: &World| w.portal.standing("mostik_main_telegram", line).is_some_and(|standing| standing.active);
+    world.until("the bot's connector stands", stands).await;
+    let person = world.sandbox.bot_person(PERSON);
+    person.say(&bot, "/start").unwrap();
+    let file = BotInbound::Media {
+        kind: "document".into(),
+        mime: Some("application/pdf".into()),
+        filename: Some("check.pdf".into()),
+        caption: Some("Чек".into()),
+        base64: Some(STANDARD.encode(b"%PDF check")),
+    };
+    person.send(&bot, None, &file).unwrap();
+    let files = |w: &World| {
+        let messages = w.portal.chats().into_iter().flat_map(|chat| chat.messages);
+        messages.filter(|message| !message.files.is_empty()).collect::<Vec<_>>()
+    };
+    world.until("the file is shown", |w| files(w).len() == 1).await;
+    let shown = files(&world).remove(0);
+    assert_eq!((shown.text.as_str(), shown.files[0].name.as_str()), ("Чек", "check.pdf"));
+    assert_eq!(
+        (shown.files[0].mime.as_str(), shown.files[0].sha256.clone()),
+        ("application/pdf", sha256(b"%PDF check"))
+    );
+    assert!(!world.log().contains(&token), "the token is in no line of the log");
+    assert_eq!(world.complaints(), Vec::<String>::new());
 }

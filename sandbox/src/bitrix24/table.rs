@@ -75,6 +75,8 @@ static METHODS: &[MethodSpec] = &[
     scoped("imconnector.set.error", "imopenlines", openlines::set_error),
     scoped("imconnector.list", "imopenlines", openlines::list),
     scoped("imconnector.send.messages", "imopenlines", openlines::send),
+    scoped("imconnector.update.messages", "imopenlines", openlines::update),
+    scoped("imconnector.delete.messages", "imopenlines", openlines::delete),
     scoped("imconnector.send.status.delivery", "imopenlines", openlines::send_delivery),
     scoped("imopenlines.session.history.get", "imopenlines", openlines::history_get),
     scoped("im.message.add", "im", openlines::message_add),

@@ -20,8 +20,9 @@ use crate::domain::channel::Messenger;
 use crate::domain::chat::{ChatLine, ChatPlace, ChatPost, ChatVerdict, PostFile};
 use crate::domain::effect::{Applied, CrmEffect, CrmError, PortalTrouble};
 use crate::domain::event::InboundContent;
+use crate::domain::ids::ProviderMessageId;
 use crate::domain::language::Language;
-use crate::domain::outcome::FailureClass;
+use crate::domain::outcome::{ErrorCode, FailureClass};
 use crate::domain::portal::Portal;
 use crate::domain::text::excerpt;
 use crate::domain::time::Timestamp;
@@ -31,6 +32,8 @@ use crate::manifests::{Connector, Handlers};
 use crate::outbound::download::Download;
 
 pub(super) const SEND: &str = "imconnector.send.messages";
+const UPDATE: &str = "imconnector.update.messages";
+const DELETE: &str = "imconnector.delete.messages";
 const DELIVERED: &str = "imconnector.send.status.delivery";
 pub(super) const NOTE: &str = "im.message.add";
 const NOTIFY: &str = "im.notify.system.add";
@@ -46,6 +49,16 @@ const SET_ERROR: &str = "imconnector.set.error";
 const NAME_MAX: usize = 25;
 /// Entries that one place may need in a call.
 const STEPS_OF_PLACE: usize = 3;
+
+/// How a post is told, and under which id. What changes or takes back a message that was never shown here stands for
+/// itself.
+pub(super) fn post_method(post: &ChatPost) -> (&'static str, &ProviderMessageId) {
+    match (&post.content, &post.quote) {
+        (InboundContent::Edited { of, .. }, Some(_)) => (UPDATE, of),
+        (InboundContent::Deleted { of }, Some(_)) => (DELETE, of),
+        (_, _) => (SEND, &post.provider_id),
+    }
+}
 
 /// How a verdict is told.
 pub(super) fn verdict_method(verdict: &ChatVerdict) -> &'static str {
@@ -98,11 +111,11 @@ impl Bitrix24 {
         ];
         user.extend(phone.map(|phone| ("phone".to_owned(), Param::from(phone))));
         let seconds = u64::try_from(post.at.0 / 1000).unwrap_or_default();
-        let mut message = vec![
-            ("id".to_owned(), Param::from(post.provider_id.as_str())),
-            ("date".to_owned(), seconds.into()),
-            ("text".to_owned(), words_of(portal.language, post).into()),
-        ];
+        let (method, id) = post_method(post);
+        let mut message = vec![("id".to_owned(), Param::from(id.as_str())), ("date".to_owned(), seconds.into())];
+        if method != DELETE {
+            message.push(("text".to_owned(), words_of(portal.language, post).into()));
+        }
         if let Some(PostFile::At { url, name }) = &post.file {
             // The portal keeps the end of a longer name.
             let file = Param::map([("url", url.as_str().into()), ("name", name.as_str().into())]);
@@ -119,7 +132,7 @@ impl Bitrix24 {
             ("LINE", post.place.as_str().into()),
             ("MESSAGES", Param::List(vec![element])),
         ];
-        batch.push(SEND, &params)
+        batch.push(method, &params)
     }
 
     /// Puts what an operator is told into a call; gives its entry.
@@ -265,8 +278,20 @@ fn holds(history: &Value, id: &str) -> bool {
 /// or a mention in the portal.
 fn words_of(language: Language, post: &ChatPost) -> String {
     let say = |key: &str, values: &[(&str, &str)]| i18n::text(language, &format!("chat.{key}"), values);
-    match &post.content {
+    let quote = post.quote.as_deref().filter(|words| !words.is_empty()).map(unmarked).unwrap_or_default();
+    let words = match &post.content {
         InboundContent::Text { body } => unmarked(body),
+        InboundContent::Location { latitude, longitude, name } => {
+            let name = unmarked(name);
+            say("location", &[("name", &name), ("latitude", latitude), ("longitude", longitude)])
+        }
+        InboundContent::Contacts { cards } => say("contacts", &[("cards", &unmarked(&cards.join("\n")))]),
+        InboundContent::Reaction { emoji, .. } if emoji.is_empty() => say("reaction_gone", &[]),
+        InboundContent::Reaction { emoji, .. } => say("reaction", &[("emoji", &unmarked(emoji))]),
+        // It takes the place of the words it changes.
+        InboundContent::Edited { body, .. } if post.quote.is_some() => return unmarked(body),
+        InboundContent::Edited { body, .. } => say("edited", &[("text", &unmarked(body))]),
+        InboundContent::Deleted { .. } => say("deleted", &[]),
         InboundContent::Media { caption, .. } if post.is_with_file() => unmarked(caption),
         InboundContent::Media { media, caption, filename, .. } => {
             let kind = match media.as_str() {
@@ -288,7 +313,9 @@ fn words_of(language: Language, post: &ChatPost) -> String {
             parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
         }
         InboundContent::Other { what } => say("other", &[("what", &unmarked(what))]),
-    }
+    };
+    // The portal shows lines that begin so as a quotation.
+    if quote.is_empty() { words } else { format!(">>{quote}\n{words}") }
 }
 
 /// Why an operator's message did not go out, and what to do.
@@ -305,7 +332,8 @@ fn note_of(language: Language, verdict: &ChatVerdict) -> String {
     let advice = i18n::advice(language, failure.code);
     let words = unmarked(&excerpt(&words, LENGTH));
     let values = [("text", words.as_str()), ("reason", reason.as_str()), ("advice", advice.as_str())];
-    i18n::text(language, "chat.not_sent", &values)
+    let key = if failure.code == ErrorCode::Undecided { "chat.undecided" } else { "chat.not_sent" };
+    i18n::text(language, key, &values)
 }
 
 /// A step towards what should be.

@@ -79,7 +79,8 @@ impl Bitrix24 {
                 CrmEffect::Post(post) => match shown.remove(&at) {
                     Some(settled) => Plan::Settled(settled),
                     None => {
-                        self.or_rest(portal, chats::SEND, now, || Plan::Post(self.push_post(portal, post, &mut batch)))
+                        let (method, _) = chats::post_method(post);
+                        self.or_rest(portal, method, now, || Plan::Post(self.push_post(portal, post, &mut batch)))
                     }
                 },
                 CrmEffect::Verdict(verdict) => {

@@ -220,6 +220,18 @@ fn inbound(stored: &str) -> ContentView {
         Ok(InboundContent::Other { what }) => {
             ContentView { kind: "other", media: Some(what), ..ContentView::default() }
         }
+        Ok(content) => {
+            let what = match &content {
+                InboundContent::Location { .. } => "location",
+                InboundContent::Contacts { .. } => "contacts",
+                InboundContent::Reaction { .. } => "reaction",
+                InboundContent::Edited { .. } => "edit",
+                InboundContent::Deleted { .. } => "revoke",
+                InboundContent::Text { .. } | InboundContent::Media { .. } | InboundContent::Other { .. } => "",
+            };
+            let media = Some(what.to_owned());
+            ContentView { kind: "other", text: some(&content.words()), media, ..ContentView::default() }
+        }
         Err(_) => ContentView { kind: "other", ..ContentView::default() },
     }
 }

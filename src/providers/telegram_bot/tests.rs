@@ -1,3 +1,4 @@
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::domain::event::{InboundContent, InboundMessage, SharedPhone};
@@ -177,6 +178,7 @@ fn people_are_known_by_their_chat_and_messages_by_chat_and_number() {
         filename: if media == "document" { "check.pdf" } else { "" }.into(),
     };
     assert_eq!(file.name, "Ирина К.");
+    assert_eq!(file.reply_to, Some(ProviderMessageId("512000111:40".into())));
     assert_eq!(file.content, media("document", "BQACAgIAAx", "application/pdf", "Чек"));
 }
 
@@ -190,17 +192,19 @@ fn every_kind_is_told_and_only_ones_own_contact_in_private_tells_a_phone() {
         caption: caption.into(),
         filename: if media == "document" { "check.pdf" } else { "" }.into(),
     };
-    let other = |what: &str| InboundContent::Other { what: what.into() };
+    let card = |card: &str| InboundContent::Contacts { cards: vec![card.into()] };
+    let place = InboundContent::Location { latitude: "55.75".into(), longitude: "37.61".into(), name: String::new() };
+    let of = ProviderMessageId("512000111:1".into());
     let expected = [
         ("512000111:1", media("photo", "large", "image/jpeg", "Фото")),
         ("512000111:2", media("voice", "voice", "audio/ogg", "")),
         ("512000111:3", media("animation", "gif", "video/mp4", "")),
         ("512000111:4", media("sticker", "sticker", "image/webp", "")),
-        ("512000111:5", other("location")),
-        ("512000111:6", other("contact")),
-        ("512000111:7", other("contact")),
-        ("-1001987654321:8", other("contact")),
-        ("512000111:1:1794400100", InboundContent::Text { body: "Десять, а не сто".into() }),
+        ("512000111:5", place),
+        ("512000111:6", card("Ирина +7 916 123-45-67")),
+        ("512000111:7", card("Борис 79160000001")),
+        ("-1001987654321:8", card("Ирина 79161234567")),
+        ("512000111:1:1794400100", InboundContent::Edited { of, body: "Десять, а не сто".into() }),
         ("-1001987654321:9", InboundContent::Text { body: "/menu@shop_demo_bot".into() }),
     ];
     assert_eq!(updates.len(), expected.len());
@@ -225,4 +229,26 @@ fn what_nobody_asked_for_is_taken_and_is_no_news() {
     for update in [member, bot, damaged] {
         assert_eq!(webhook::read(update.to_string().as_bytes()), Ok(Vec::new()), "{update}");
     }
+}
+
+#[tokio::test]
+async fn a_file_is_fetched_behind_the_token_and_from_nowhere_else() {
+    let told = |path: &str| result(json!({"file_id": "BQAC", "file_size": 4, "file_path": path}));
+    let stub = Stub::start(vec![told("documents/file_7.pdf"), Reply::text(200, "%PDF")]).await;
+    let provider = build(&ENTRY, &stub.url);
+    let mut file = provider.media().unwrap().open(&channel(&SPECIMEN), "BQ/AC&x=1").await.unwrap();
+    assert_eq!((file.mime.as_str(), file.size), ("", Some(4)), "name and type stand in the message");
+    assert_eq!(&file.chunks.next().await.unwrap().unwrap()[..], b"%PDF");
+    let requests = stub.requests();
+    assert_eq!(requests[0].target, format!("/bot{OWN_TOKEN}/getFile?file_id=BQ%2FAC%26x%3D1"));
+    assert_eq!(requests[1].target, format!("/file/bot{OWN_TOKEN}/documents/file_7.pdf"));
+    for path in ["", "../botX/getMe", "/etc/passwd", "a/../b", "a?b", "http://evil.example/a", "a%2fb"] {
+        let stub = Stub::start(vec![told(path)]).await;
+        let opened = build(&ENTRY, &stub.url).media().unwrap().open(&channel(&SPECIMEN), "BQAC").await;
+        assert_eq!(opened.err().map(|error| error.class), Some(FailureClass::Rejected), "{path}");
+        assert_eq!(stub.requests().len(), 1, "{path}");
+    }
+    stub.script(vec![refused(400, "Bad Request: file is too big")]);
+    let error = provider.media().unwrap().open(&channel(&SPECIMEN), "BQAC").await.err().unwrap();
+    assert_eq!((error.class, error.failure.code), (FailureClass::Rejected, ErrorCode::FileTooLarge));
 }

@@ -84,7 +84,11 @@ fn inbound(message: &Value) -> Option<InboundMessage> {
         name: name(message.get("from").unwrap_or(&Value::Null)),
         at: Timestamp::from_seconds(at),
         opens_window: true,
-        content: content(message),
+        reply_to: message.get("reply_to_message").and_then(super::message_id),
+        content: match changed {
+            Some(_) => edited(message)?,
+            None => content(message),
+        },
     })
 }
 
@@ -94,13 +98,37 @@ fn name(person: &Value) -> String {
     if shown.is_empty() { text(person, "/username").to_owned() } else { shown }
 }
 
+/// A changed message with its new words; a changed file is told as one that came anew.
+fn edited(message: &Value) -> Option<InboundContent> {
+    let words = [text(message, "/text"), text(message, "/caption")].into_iter().find(|words| !words.is_empty());
+    match words {
+        Some(body) => Some(InboundContent::Edited { of: super::message_id(message)?, body: body.to_owned() }),
+        None => Some(content(message)),
+    }
+}
+
+/// A place or a card, where the message is one.
+fn gesture(message: &Value) -> Option<InboundContent> {
+    if let Some(card) = message.get("contact") {
+        let parts = [text(card, "/first_name"), text(card, "/last_name"), text(card, "/phone_number")];
+        let card = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+        return (!card.is_empty()).then(|| InboundContent::Contacts { cards: vec![card] });
+    }
+    // A venue repeats its place beside itself.
+    let place = message.get("location")?;
+    let degrees = |key: &str| place.get(key).and_then(Value::as_f64).map(|number| number.to_string());
+    let parts = [text(message, "/venue/title"), text(message, "/venue/address")];
+    let name = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+    Some(InboundContent::Location { latitude: degrees("latitude")?, longitude: degrees("longitude")?, name })
+}
+
 fn content(message: &Value) -> InboundContent {
     let body = text(message, "/text");
     if !body.is_empty() {
         return InboundContent::Text { body: body.to_owned() };
     }
-    if let Some(media) = media(message) {
-        return media;
+    if let Some(known) = media(message).or_else(|| gesture(message)) {
+        return known;
     }
     let kind = message.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
     let what = kind.into_iter().find(|key| !ENVELOPE.contains(key)).unwrap_or("unknown");

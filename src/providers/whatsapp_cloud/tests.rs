@@ -1,3 +1,4 @@
+use futures_util::StreamExt as _;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 
@@ -364,4 +365,35 @@ fn an_empty_version_leaves_no_hole_in_the_address() {
     let outbound = Arc::new(Outbound::new(vec![]).unwrap());
     let settings = ResolvedSettings { base_url: "https://gateway.example/wa/".into(), api_version: String::new() };
     assert_eq!(WhatsappCloud::new(outbound, &settings).root, "https://gateway.example/wa");
+}
+
+#[tokio::test]
+async fn a_file_is_fetched_with_the_token_and_only_from_the_vendor() {
+    let told =
+        |url: &str| Reply::json(200, &json!({"url": url, "mime_type": "image/jpeg", "file_size": "3", "id": "880011"}));
+    let stub = Stub::start(vec![Reply::Silence]).await;
+    stub.script(vec![
+        told(&format!("{}/whatsapp_business/attachments/?mid=880011", stub.url)),
+        Reply::text(200, "jpg"),
+    ]);
+    let provider = build(&ENTRY, &stub.url);
+    let mut file = provider.media().unwrap().open(&channel(&SPECIMEN), "880011").await.unwrap();
+    assert_eq!((file.mime.as_str(), file.size), ("image/jpeg", Some(3)));
+    assert_eq!(&file.chunks.next().await.unwrap().unwrap()[..], b"jpg");
+    let requests = stub.requests();
+    assert_eq!(requests[0].target, "/v24.0/880011?phone_number_id=330011223344556");
+    assert_eq!(requests[1].header("authorization"), Some(format!("Bearer {TOKEN}").as_str()));
+    for (id, url) in [
+        ("880011", "https://evil.example/a"),
+        ("880011", "https://fbsbx.com.evil.example/a"),
+        ("880011", "https://evilfbsbx.com/a"),
+        ("880011", "http://lookaside.fbsbx.com/a"),
+        ("880011", ""),
+        ("../330011223344556", "https://lookaside.fbsbx.com/a"),
+    ] {
+        let stub = Stub::start(vec![told(url)]).await;
+        let opened = build(&ENTRY, &stub.url).media().unwrap().open(&channel(&SPECIMEN), id).await;
+        assert_eq!(opened.err().map(|error| error.class), Some(FailureClass::Rejected), "{id} {url}");
+        assert!(stub.requests().iter().all(|request| request.target.starts_with("/v24.0/880011")), "{id} {url}");
+    }
 }

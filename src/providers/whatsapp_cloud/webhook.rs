@@ -157,6 +157,7 @@ fn read_inbound(message: &Value, value: &Value) -> Option<InboundMessage> {
         name: name_of(&phone, &user, value),
         at: moment(message),
         opens_window: message.get("type").and_then(Value::as_str) != Some("system"),
+        reply_to: Some(word(message, "/context/id")).filter(|id| !id.is_empty()).map(ProviderMessageId),
         content: content(message),
     })
 }
@@ -171,7 +172,7 @@ fn name_of(phone: &str, user: &str, value: &Value) -> String {
     shown.into_iter().find(|name| !name.trim().is_empty()).unwrap_or_default().to_owned()
 }
 
-/// What the person sent. Whatever has no text and no file keeps the vendor's word, and is shown as a placeholder.
+/// What the person sent. Whatever is nothing we know keeps the vendor's word, and is shown as a placeholder.
 fn content(message: &Value) -> InboundContent {
     let kind = text(message, "/type");
     let body = match kind {
@@ -197,10 +198,49 @@ fn content(message: &Value) -> InboundContent {
             };
         }
     }
+    if let Some(known) = gesture(kind, message) {
+        return known;
+    }
     const WORD_MAX: usize = 64;
     let what = first_of(message, &["/interactive/type", "/type"]);
     let what = if what.is_empty() { "unknown" } else { what };
     InboundContent::Other { what: what.chars().take(WORD_MAX).collect() }
+}
+
+/// What is neither text nor file: a place, cards, and what concerns an earlier message.
+fn gesture(kind: &str, message: &Value) -> Option<InboundContent> {
+    let id = |path: &str| Some(word(message, path)).filter(|id| !id.is_empty()).map(ProviderMessageId);
+    match kind {
+        "location" => {
+            let degrees = |path: &str| message.pointer(path).and_then(Value::as_f64).map(|number| number.to_string());
+            let parts = [text(message, "/location/name"), text(message, "/location/address")];
+            let name = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+            let (latitude, longitude) = (degrees("/location/latitude")?, degrees("/location/longitude")?);
+            Some(InboundContent::Location { latitude, longitude, name })
+        }
+        "contacts" => {
+            let card = |card: &Value| {
+                let phones = list(card, "phones").map(|phone| text(phone, "/phone"));
+                let parts = std::iter::once(text(card, "/name/formatted_name")).chain(phones);
+                parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+            };
+            let cards: Vec<String> = list(message, "contacts").map(card).filter(|card| !card.is_empty()).collect();
+            (!cards.is_empty()).then_some(InboundContent::Contacts { cards })
+        }
+        "reaction" => {
+            let emoji = text(message, "/reaction/emoji").to_owned();
+            Some(InboundContent::Reaction { of: id("/reaction/message_id")?, emoji })
+        }
+        "edit" => {
+            let inner = message.pointer("/edit/message").unwrap_or(&Value::Null);
+            let of = id("/edit/original_message_id")?;
+            let caption = format!("/{}/caption", text(inner, "/type"));
+            let body = first_of(inner, &["/text/body", &caption]).to_owned();
+            (!body.is_empty()).then_some(InboundContent::Edited { of, body })
+        }
+        "revoke" => Some(InboundContent::Deleted { of: id("/revoke/original_message_id")? }),
+        _ => None,
+    }
 }
 
 /// The vendor's moment: Unix seconds, as text in most places and as a number in some. Zero where it is missing, which

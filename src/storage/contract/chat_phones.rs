@@ -96,6 +96,7 @@ mod promises {
             name: String::new(),
             at: Timestamp(1_000_000),
             opens_window: true,
+            reply_to: None,
             content: InboundContent::Text { body: "Hi".into() },
         };
         let told = SharedPhone { peer: "tg.1".into(), phone: phone("79161234567") };

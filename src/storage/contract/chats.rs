@@ -44,6 +44,7 @@ mod promises {
             name: "Ada".into(),
             at: Timestamp(900_000),
             opens_window: true,
+            reply_to: None,
             content: InboundContent::Text { body: text.into() },
         }
     }

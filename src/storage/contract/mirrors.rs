@@ -39,6 +39,7 @@ mod promises {
             name: "Ada".into(),
             at: Timestamp(900_000),
             opens_window: true,
+            reply_to: None,
             content: InboundContent::Text { body: "Hi".into() },
         };
         world.storage.ingest(heard(&channel, vec![], vec![wrote])).await.unwrap();

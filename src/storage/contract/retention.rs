@@ -197,6 +197,7 @@ mod promises {
             peer: peer.into(),
             name: "Anna".into(),
             at: Timestamp(1_000_000),
+            reply_to: None,
             content: InboundContent::Text { body: "Hi".into() },
             opens_window: true,
         };

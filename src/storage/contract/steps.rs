@@ -458,6 +458,7 @@ mod promises {
             name: "Ada".into(),
             at: Timestamp(at),
             opens_window,
+            reply_to: None,
             content: InboundContent::Text { body: "Hello".into() },
         }
     }

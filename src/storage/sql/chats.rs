@@ -48,6 +48,10 @@ batches! {
         FROM v JOIN messages m ON m.id = v.id AND m.inbound = 1
         JOIN chats h ON h.channel_id = m.channel_id AND h.peer = m.peer
         LEFT JOIN dialogs d ON d.channel_id = m.channel_id AND d.peer = m.peer";
+    /// What messages say, by the vendor's id.
+    CHAT_QUOTES["tt"] = "WITH v(channel_id, provider_id) AS (VALUES {rows})
+        SELECT m.channel_id, m.provider_id, m.inbound, m.content FROM v
+        JOIN messages m ON m.provider_id = v.provider_id AND m.channel_id = v.channel_id";
     /// The CRM's numbers of chats.
     CHATS_NUMBER["ttt"] = "WITH v(channel_id, peer, crm_chat) AS (VALUES {rows})
         UPDATE chats SET crm_chat = v.crm_chat FROM v

@@ -138,10 +138,7 @@ impl OpenLines {
             size: file.bytes.len(),
             sha256: Sha256::digest(&file.bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
         };
-        let kind = match file.mime.split('/').next() {
-            Some(kind @ ("image" | "video" | "audio")) => kind,
-            _ => "file",
-        };
+        let kind = ["image", "video", "audio"].into_iter().find(|kind| file.mime.starts_with(kind)).unwrap_or("file");
         let entry = Php::map([
             ("name", file.name.as_str().into()),
             ("type", kind.into()),

@@ -43,6 +43,43 @@ pub(crate) fn send(hit: &mut Hit<'_>, params: &Php) -> Result {
     Ok(Answer::of(Php::map([("SUCCESS", Php::Bool(true)), ("DATA", data)])))
 }
 
+/// `imconnector.update.messages`: the text of a message that was shown.
+pub(crate) fn update(hit: &mut Hit<'_>, params: &Php) -> Result {
+    change(hit, params, true)
+}
+
+/// `imconnector.delete.messages`.
+pub(crate) fn delete(hit: &mut Hit<'_>, params: &Php) -> Result {
+    change(hit, params, false)
+}
+
+fn change(hit: &mut Hit<'_>, params: &Php, is_update: bool) -> Result {
+    let (connector, line) = connector_and_line(params)?;
+    standing(hit, &connector, line)?;
+    let mut results = Vec::new();
+    for element in elements(params)? {
+        let (user, chat) = (text_of(element, "user", "id"), text_of(element, "chat", "id"));
+        let (id, text) = (text_of(element, "message", "id"), text_of(element, "message", "text"));
+        if user.is_empty() || chat.is_empty() || id.is_empty() || (is_update && text.is_empty()) {
+            let refused = Php::list([Php::from("IMCONNECTOR_NOT_ALL_THE_REQUIRED_DATA")]);
+            results.push(Php::map([("SUCCESS", Php::Bool(false)), ("ERRORS", refused)]));
+            continue;
+        }
+        hit.portal.state.lock().openlines.change(&connector, &chat, &id, is_update.then_some(text.as_str()));
+        let message = Php::map([("id", id.into())]);
+        let chat = Php::map([("id", chat.into())]);
+        results.push(Php::map([
+            ("user", "585".into()),
+            ("message", message),
+            ("chat", chat),
+            ("SUCCESS", Php::Bool(true)),
+        ]));
+    }
+    hit.world.change("chat", &hit.portal.member_id, "changed");
+    let data = Php::map([("RESULT", Php::list(results))]);
+    Ok(Answer::of(Php::map([("SUCCESS", Php::Bool(true)), ("DATA", data)])))
+}
+
 /// The line must live, and the connector stand on it under exactly this id (§5.5).
 fn standing(hit: &Hit<'_>, connector: &str, line: i64) -> std::result::Result<(), RestError> {
     let state = hit.portal.state.lock();

@@ -1,7 +1,7 @@
 //! Open lines: connectors, the lines they stand on, and the chats in which operators answer. Source: §5, §8.6.
 //!
-//! Not simulated, and refused: attachments, avatars and group chats of `imconnector.send.messages`, edits and deletes,
-//! reading statuses.
+//! Not simulated, and refused: attachments, avatars and group chats of `imconnector.send.messages`, edits and deletes by
+//! operators, reading statuses.
 
 mod chats;
 mod connectors;
@@ -15,7 +15,7 @@ use serde::Serialize;
 
 pub(crate) use chats::{history_get, message_add, notify_add};
 pub(crate) use connectors::{activate, data_set, list, register, set_error, status, unregister};
-pub(crate) use messages::{send, send_delivery};
+pub(crate) use messages::{delete, send, send_delivery, update};
 
 pub use files::{Attachment, FileShown, Serving};
 
@@ -167,6 +167,20 @@ impl OpenLines {
             at_ms,
         });
         Some(id)
+    }
+
+    /// Changes a client's message, known by its id at the connector, or takes it away; an unknown id is no error.
+    pub(crate) fn change(&mut self, connector: &str, external_chat: &str, id: &str, text: Option<&str>) {
+        let own = |chat: &&mut Chat| chat.connector == connector && chat.external_chat == external_chat;
+        for chat in self.chats.values_mut().filter(own) {
+            let is_it = |message: &ChatMessage| message.external_ids.iter().any(|own| own == id);
+            match text {
+                Some(text) => {
+                    chat.messages.iter_mut().filter(|own| is_it(own)).for_each(|own| text.clone_into(&mut own.text))
+                }
+                None => chat.messages.retain(|own| !is_it(own)),
+            }
+        }
     }
 
     /// Gives a message its files.

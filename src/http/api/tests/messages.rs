@@ -267,6 +267,7 @@ async fn history_is_narrowed_and_paged_newest_first() {
         name: "Ada".to_owned(),
         at: Timestamp(START + 60_000),
         opens_window: true,
+        reply_to: None,
         content: InboundContent::Text { body: "Hello".to_owned() },
     };
     api.clock.0.store(START + 60_000, Ordering::SeqCst);
