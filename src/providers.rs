@@ -88,6 +88,12 @@ pub trait Templates: Send + Sync {
     /// # Errors
     /// As [`Provider::send`].
     async fn find(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError>;
+
+    /// Templates of every name, whatever their state; some hundreds at most.
+    ///
+    /// # Errors
+    /// As [`Provider::send`].
+    async fn list(&self, channel: &Channel) -> Result<Vec<TemplateDef>, SendError>;
 }
 
 /// Why a verified callback could not be read.

@@ -24,6 +24,7 @@ pub mod guards;
 pub mod ingest;
 pub mod jobs;
 pub mod messages;
+pub mod pages;
 pub mod past;
 pub mod plan;
 pub mod portals;
@@ -108,6 +109,7 @@ pub struct Storage {
     sealer: Sealer,
     writer: WriterHandle,
     portals: portals::PortalCache,
+    heard: pages::Heard,
     channels: channels::ChannelCache,
     ids: Arc<dyn IdSource>,
     clock: Arc<dyn Clock>,
@@ -149,6 +151,7 @@ impl Storage {
             sealer,
             writer,
             portals: portals::PortalCache::new(),
+            heard: pages::Heard::new(),
             channels: channels::ChannelCache::new(),
             ids,
             clock,

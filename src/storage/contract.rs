@@ -9,6 +9,7 @@ mod chat_phones;
 mod chats;
 mod guards;
 mod model;
+mod pages;
 mod past;
 mod plans;
 mod retention;

@@ -95,16 +95,17 @@ macro_rules! command_is_over {
 
 // Below the macros, which they use.
 mod chats;
+mod pages;
 mod portals;
 mod retention;
 pub(super) mod transfer;
 
-pub(super) use self::{chats::*, portals::*, retention::*};
+pub(super) use self::{chats::*, pages::*, portals::*, retention::*};
 
 /// Every single statement of every theme by name.
 #[cfg(test)]
 pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
-    [STATEMENTS, chats::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS].into_iter().flatten().copied()
+    [STATEMENTS, chats::STATEMENTS, pages::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS].into_iter().flatten().copied()
 }
 
 /// Every many-row statement of every theme by name.

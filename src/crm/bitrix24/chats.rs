@@ -241,13 +241,7 @@ fn words_of(language: Language, content: &InboundContent) -> String {
     match content {
         InboundContent::Text { body } => unmarked(body),
         InboundContent::Media { media, caption, .. } => {
-            let kind = match media.as_str() {
-                "image" => say("image", &[]),
-                "video" => say("video", &[]),
-                "audio" | "voice" => say("audio", &[]),
-                "sticker" => say("sticker", &[]),
-                _ => say("document", &[]),
-            };
+            let kind = i18n::file_kind(language, media);
             if caption.is_empty() { kind } else { format!("{kind}\n{}", unmarked(caption)) }
         }
         InboundContent::Other { what } => say("other", &[("what", &unmarked(what))]),
