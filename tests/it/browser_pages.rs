@@ -28,6 +28,7 @@ async fn fits(browser: &Browser) {
 
 async fn picture(browser: &Browser, name: &str) {
     browser.client.clone().enter_parent_frame().await.unwrap();
+    browser.client.execute("window.scrollTo(0, 0)", vec![]).await.unwrap();
     browser.picture(name).await;
     browser.see("iframe").await.enter_frame().await.unwrap();
 }
@@ -77,6 +78,7 @@ async fn play(language: &'static str, size: (u32, u32)) {
     world.open_window(PHONE).await;
     browser.see("#messages .in").await;
     browser.see("#window.open").await;
+    picture(&browser, &listed(size, &format!("tab-{language}"))).await;
     let said = "<b>Спасибо</b> & [b]до встречи[/b] 👍";
     write(&browser, said).await;
     browser.click("#send").await;
@@ -89,7 +91,7 @@ async fn play(language: &'static str, size: (u32, u32)) {
         json!("")
     );
     fits(&browser).await;
-    picture(&browser, &listed(size, &format!("tab-{language}"))).await;
+    picture(&browser, &format!("tab-open-{language}")).await;
 
     // Opened again: everything is there, and nothing is sent again.
     browser.client.goto(&url).await.unwrap();

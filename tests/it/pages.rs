@@ -1,8 +1,9 @@
 //! Pages inside Bitrix24 without a browser: who gets in, what a page may do, and that nothing is sent twice.
 
-use sandbox::{Action, Fault, ItemSpec, Page, PageRequest, UserSpec};
+use sandbox::{Action, BotInbound, Fault, ItemSpec, Page, PageRequest, UserSpec};
 use serde_json::{Value, json};
 
+use crate::telegram::{PERSON, connected, stored};
 use crate::world::{DEAL, SOON, Wish, World};
 
 const PHONE: &str = "79161234567";
@@ -369,4 +370,47 @@ async fn templates_that_cannot_be_read_do_not_take_the_tab_away() {
     assert_eq!(call(&world, &pass, &path, None).await.0, 503);
     assert_eq!(dialogs(&world, &pass).await.len(), 1);
     assert_eq!(call(&world, &pass, &path, None).await.0, 200, "a failure is not kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messengers_without_phones_are_written_to_by_the_phone_shared_and_by_name() {
+    let world = furnished().await;
+    let (bot, channel, _) = connected(&world).await;
+    let deal = world.deal(PHONE);
+    let pass = tab(&world, deal).await;
+    let of_bot =
+        |dialogs: Vec<Value>| dialogs.into_iter().filter(|one| one["channel"] == json!(channel)).collect::<Vec<_>>();
+    // The phone leads to nobody there yet, so only a name is asked for.
+    let before = of_bot(dialogs(&world, &pass).await);
+    assert_eq!(before.len(), 1);
+    assert_eq!((&before[0]["to"], &before[0]["names"]), (&json!(""), &json!(true)));
+
+    let person = world.sandbox.bot_person(PERSON);
+    person.say(&bot, "/start").unwrap();
+    person.send(&bot, None, &BotInbound::Contact { phone: PHONE.into(), own: true }).unwrap();
+    stored(&world, 2).await;
+    let known = of_bot(dialogs(&world, &pass).await);
+    let chat = known.iter().find(|one| one["to"] == json!(format!("tg.{PERSON}"))).unwrap();
+    assert_eq!((&chat["window"], &chat["templates"]), (&json!("unlimited"), &json!(false)));
+    let to = |key: &str, to: &str| json!({"key": key, "letter": {"channel": channel, "to": to, "text": "Добрый день"}});
+    assert_eq!(call(&world, &pass, "/card/messages", Some(to("t1", &format!("tg.{PERSON}")))).await.0, 202);
+    world.until("the bot has sent it", |_| bot.sent(PERSON).len() == 1).await;
+    assert_eq!(bot.sent(PERSON)[0].text, "Добрый день");
+
+    // A name that nobody has fails in words, and stays with the card.
+    assert_eq!(call(&world, &pass, "/card/messages", Some(to("t2", "@nobody_there"))).await.0, 202);
+    let deadline = std::time::Instant::now() + SOON;
+    loop {
+        let dialogs = of_bot(dialogs(&world, &pass).await);
+        let named = dialogs.iter().find(|one| one["to"] == json!("tg.@nobody_there")).unwrap();
+        let last = &named["messages"][0];
+        if last["state"] == json!("failed") {
+            assert!(!last["why"].as_str().unwrap().is_empty() && named["address"] == json!("@nobody_there"), "{named}");
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{named}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    // Somebody else's chat is no address of this card.
+    assert_eq!(call(&world, &pass, "/card/messages", Some(to("t3", "tg.999000111"))).await.0, 422);
 }

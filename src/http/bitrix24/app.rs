@@ -129,8 +129,10 @@ pub(super) async fn describe(state: &State, portal: &Portal, pass: &Pass) -> Res
     }
     let ready = report.as_ref().is_some_and(|report| report.problems.is_empty());
     let report = report.unwrap_or_default();
-    // What a step of the list says already is not said twice.
-    notes.retain(|note| report.problems.iter().any(|problem| note.contains(&problem.code)) || !ready);
+    if ready {
+        // The steps say it all.
+        notes.clear();
+    }
     Ok(FrameView {
         language,
         domain: portal.domain.clone(),
