@@ -105,7 +105,10 @@ pub(super) use self::{chats::*, pages::*, portals::*, retention::*};
 /// Every single statement of every theme by name.
 #[cfg(test)]
 pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
-    [STATEMENTS, chats::STATEMENTS, pages::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS].into_iter().flatten().copied()
+    [STATEMENTS, chats::STATEMENTS, pages::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS]
+        .into_iter()
+        .flatten()
+        .copied()
 }
 
 /// Every many-row statement of every theme by name.
