@@ -166,13 +166,14 @@ fn steps(language: Language, report: &Report, works: bool, no_channels: bool) ->
         .collect();
     let plan = report.robots_unavailable.as_deref();
     let plan_says = plan.map(|code| i18n::text(language, "install.robots_unavailable", &[("code", code)]));
+    let tab_advice = if report.places.wanted == 0 { "tab_needs_right" } else { "press_repair" };
     let all = |tally: Tally| tally.wanted > 0 && tally.stand >= tally.wanted;
     vec![
         step("step_rights", rights.is_empty() && report.events.wanted > 0, rights.join("\n")),
         step("step_plan", plan.is_none(), plan_says.unwrap_or_default()),
         step("step_channel", works, say(if no_channels { "no_channels" } else { "all_paused" }, &[])),
         step("step_robots", all(report.robots), say("press_repair", &[])),
-        step("step_tab", all(report.places), say("press_repair", &[])),
+        step("step_tab", all(report.places), say(tab_advice, &[])),
     ]
 }
 
