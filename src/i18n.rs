@@ -17,11 +17,7 @@ static EN: LazyLock<Texts> = LazyLock::new(|| flatten(include_str!("i18n/en.toml
 /// An unknown key gives the key itself: visible, harmless, and caught by the test that reads the sources.
 #[must_use]
 pub fn text(language: Language, key: &str, values: &[(&str, &str)]) -> String {
-    let texts = match language {
-        Language::Ru => &*RU,
-        Language::En => &*EN,
-    };
-    let Some(pattern) = texts.get(key) else { return key.to_owned() };
+    let Some(pattern) = texts_of(language).get(key) else { return key.to_owned() };
     fill(pattern, values)
 }
 
@@ -36,6 +32,32 @@ pub fn error(language: Language, code: ErrorCode, detail: &str) -> String {
 #[must_use]
 pub fn advice(language: Language, code: ErrorCode) -> String {
     text(language, &format!("advice.{}", code.code()), &[])
+}
+
+/// Every text of a table, by name: for a page whose script says them.
+#[must_use]
+pub fn table(language: Language, table: &str) -> BTreeMap<String, String> {
+    let texts = texts_of(language);
+    let own = texts.iter().filter_map(|(key, text)| Some((key.strip_prefix(table)?.strip_prefix('.')?, text)));
+    own.map(|(name, text)| (name.to_owned(), text.clone())).collect()
+}
+
+fn texts_of(language: Language) -> &'static Texts {
+    match language {
+        Language::Ru => &RU,
+        Language::En => &EN,
+    }
+}
+
+/// What kind of file a client sent, by the vendor's word for it.
+#[must_use]
+pub fn file_kind(language: Language, media: &str) -> String {
+    let key = match media {
+        "image" | "video" | "sticker" => media,
+        "audio" | "voice" => "audio",
+        _ => "document",
+    };
+    text(language, &format!("chat.{key}"), &[])
 }
 
 /// Why a job was given up and what redriving it means, by the reason stored with it.

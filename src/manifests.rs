@@ -1,5 +1,7 @@
 //! What the CRMs must know of us: `connector-manifests/`, compiled in.
 
+pub mod listing;
+
 use serde::Deserialize;
 
 use crate::domain::channel::Messenger;
@@ -37,6 +39,8 @@ pub struct Handlers {
     pub robots: String,
     /// The settings page of one connector.
     pub settings: String,
+    /// The tab on a card.
+    pub card: String,
 }
 
 /// One right.
@@ -72,7 +76,7 @@ impl EventName {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Placement {
-    /// Bitrix24's word.
+    /// Bitrix24's word; `{type}` stands for the number of each smart process.
     pub code: String,
     /// Path below the public address.
     pub path: String,
@@ -173,12 +177,13 @@ mod tests {
         }
         assert!(app.events.iter().all(|event| event.code == event.code.to_ascii_uppercase()));
         let handlers = [&app.handlers.install, &app.handlers.app, &app.handlers.events, &app.handlers.robots];
-        let handlers = handlers.into_iter().chain([&app.handlers.settings]);
+        let handlers = handlers.into_iter().chain([&app.handlers.settings, &app.handlers.card]);
         let placements = app.placements.iter().map(|placement| &placement.path);
         for path in handlers.chain(placements) {
             assert!(path.starts_with("/bitrix24/{app}/"), "{path}");
         }
-        assert!(app.placements.iter().all(|placement| !placement.bind), "binding of placements is not built yet");
+        assert!(app.placements.iter().filter(|place| place.bind).all(|place| place.path == app.handlers.card));
+        assert!(app.placements.iter().any(|place| place.bind && place.code.contains("{type}")));
     }
 
     #[test]
@@ -188,9 +193,9 @@ mod tests {
             let granted: Vec<String> = granted.iter().map(|scope| (*scope).to_owned()).collect();
             app.missing_scopes(&granted).iter().map(|scope| scope.code.clone()).collect()
         };
-        assert_eq!(missing(&["crm", "bizproc", "imopenlines", "im", "disk"]), [""; 0]);
-        assert_eq!(missing(&["CRM", "im", "imopenlines"]), ["bizproc"]);
-        assert_eq!(missing(&[]), ["crm", "bizproc", "imopenlines", "im"]);
+        assert_eq!(missing(&["crm", "bizproc", "imopenlines", "im", "placement", "disk"]), [""; 0]);
+        assert_eq!(missing(&["CRM", "im", "imopenlines", "placement"]), ["bizproc"]);
+        assert_eq!(missing(&[]), ["crm", "bizproc", "imopenlines", "im", "placement"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod addresses;
 pub mod binding;
+pub mod cards;
 pub mod chats;
 pub mod deliver;
 pub mod files;

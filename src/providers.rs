@@ -96,6 +96,12 @@ pub trait Templates: Send + Sync {
     /// # Errors
     /// As [`Provider::send`].
     async fn find(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError>;
+
+    /// Templates of every name, whatever their state; some hundreds at most.
+    ///
+    /// # Errors
+    /// As [`Provider::send`].
+    async fn list(&self, channel: &Channel) -> Result<Vec<TemplateDef>, SendError>;
 }
 
 /// The ability to fetch the files that people sent.

@@ -26,6 +26,7 @@ pub mod ingest;
 pub mod jobs;
 pub mod messages;
 pub mod mirrors;
+pub mod pages;
 pub mod past;
 pub mod plan;
 pub mod portals;
@@ -111,6 +112,7 @@ pub struct Storage {
     sealer: Sealer,
     writer: WriterHandle,
     portals: portals::PortalCache,
+    heard: pages::Heard,
     channels: channels::ChannelCache,
     ids: Arc<dyn IdSource>,
     clock: Arc<dyn Clock>,
@@ -152,6 +154,7 @@ impl Storage {
             sealer,
             writer,
             portals: portals::PortalCache::new(),
+            heard: pages::Heard::new(),
             channels: channels::ChannelCache::new(),
             ids,
             clock,

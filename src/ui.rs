@@ -19,12 +19,63 @@ pub struct FrameView {
     pub installing: bool,
     /// True when everything is registered.
     pub ready: bool,
-    /// What the administrator should know.
+    /// What has to be there before everything works, in order.
+    pub steps: Vec<Step>,
+    /// How the installation stands.
+    pub facts: Vec<Fact>,
+    /// What the administrator should know beyond the steps.
     pub notes: Vec<String>,
     /// Senders this portal can use.
     pub channels: Vec<FrameChannel>,
+    /// Key of what is said about the button that was pressed, below `page.`.
+    pub said: Option<&'static str>,
+    /// With what the page's buttons call back.
+    pub pass: String,
+    /// Where they call: the beginning of the application's addresses.
+    pub base: String,
     /// Our id of the portal, for support.
     pub portal: String,
+}
+
+impl FrameView {
+    /// Everything is there.
+    fn complete(&self) -> bool {
+        self.ready && self.steps.iter().all(|step| step.done)
+    }
+}
+
+/// One thing that has to be there.
+pub struct Step {
+    /// What.
+    pub title: String,
+    /// It is.
+    pub done: bool,
+    /// What to do until it is, a line each.
+    pub advice: Vec<String>,
+}
+
+/// One line about the installation.
+pub struct Fact {
+    /// What about.
+    pub label: String,
+    /// How it stands.
+    pub value: String,
+    /// The same as a moment for machines, where it is one.
+    pub at: Option<String>,
+    /// As it should be, or not; `None` where neither.
+    pub good: Option<bool>,
+}
+
+/// What the tab on a card starts with; its dialogs it asks for itself.
+pub struct CardView {
+    /// The person's language.
+    pub language: Language,
+    /// The portal's host: the only one that may frame the page.
+    pub domain: String,
+    /// Where it calls: the beginning of the application's addresses.
+    pub base: String,
+    /// With what.
+    pub pass: String,
 }
 
 /// One sender, as a page shows it.
@@ -98,6 +149,15 @@ struct FramePage<'a> {
 }
 
 #[derive(Template)]
+#[template(path = "card.html")]
+struct CardPage<'a> {
+    view: &'a CardView,
+    t: Texts,
+    /// Texts that the page's script shows, as JSON.
+    texts: String,
+}
+
+#[derive(Template)]
 #[template(path = "settings.html")]
 struct SettingsPage<'a> {
     view: &'a SettingsView,
@@ -130,6 +190,17 @@ impl Texts {
 /// The template could not be filled; a defect of ours.
 pub fn frame(view: &FrameView) -> Result<HttpResponse, askama::Error> {
     let page = FramePage { view, t: Texts(view.language) }.render()?;
+    Ok(html(page, Some(&view.domain)))
+}
+
+/// The tab on a card.
+///
+/// # Errors
+/// As [`frame`].
+pub fn card(view: &CardView) -> Result<HttpResponse, askama::Error> {
+    let texts = i18n::table(view.language, "card");
+    let texts = serde_json::to_string(&texts).map_err(|error| askama::Error::Custom(error.into()))?;
+    let page = CardPage { view, t: Texts(view.language), texts }.render()?;
     Ok(html(page, Some(&view.domain)))
 }
 
@@ -169,7 +240,7 @@ fn html(page: String, framed_by: Option<&str>) -> HttpResponse {
     });
     let ancestors = host.map_or("'none'".to_owned(), |host| format!("'self' https://{host} http://{host}"));
     let policy = format!(
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; base-uri 'none'; \
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; \
          form-action 'self'; frame-ancestors {ancestors}"
     );
     HttpResponse::Ok()
@@ -185,10 +256,8 @@ fn html(page: String, framed_by: Option<&str>) -> HttpResponse {
 pub fn assets(config: &mut web::ServiceConfig) {
     config
         .route("/assets/page.css", web::get().to(async || asset("text/css", include_str!("ui/assets/page.css"))))
-        .route(
-            "/assets/frame.js",
-            web::get().to(async || asset("text/javascript", include_str!("ui/assets/frame.js"))),
-        );
+        .route("/assets/frame.js", web::get().to(async || asset("text/javascript", include_str!("ui/assets/frame.js"))))
+        .route("/assets/card.js", web::get().to(async || asset("text/javascript", include_str!("ui/assets/card.js"))));
 }
 
 fn asset(kind: &'static str, text: &'static str) -> HttpResponse {
@@ -214,8 +283,13 @@ mod tests {
             domain: "acme.example".into(),
             installing: true,
             ready: true,
+            steps: vec![Step { title: "<b>".into(), done: false, advice: vec!["<i>".into()] }],
+            facts: vec![Fact { label: "<u>".into(), value: "1".into(), at: None, good: Some(false) }],
             notes: vec!["<script>alert(1)</script>".into()],
             channels: vec![],
+            said: Some("repaired"),
+            pass: "pass".into(),
+            base: "/bitrix24/main".into(),
             portal: "prt_1".into(),
         }
     }
@@ -237,7 +311,9 @@ mod tests {
         let russian = body(frame(&view(Language::Ru)).unwrap()).await;
         let english = body(frame(&view(Language::En)).unwrap()).await;
         for page in [&russian, &english] {
-            assert!(!page.contains("<script>alert"), "{page}");
+            for raw in ["<script>alert", "<b>", "<i>", "<u>"] {
+                assert!(!page.contains(raw), "{raw}: {page}");
+            }
             assert!(!page.contains(">page."), "a text is missing: {page}");
         }
         assert_ne!(russian, english);

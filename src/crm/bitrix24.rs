@@ -23,6 +23,7 @@ mod files;
 mod install;
 mod limits;
 mod oauth;
+mod places;
 mod reconcile;
 mod robots;
 pub mod wire;
@@ -43,12 +44,13 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
 use self::batch::BATCH_MAX;
-use self::client::Client;
+use self::client::{Caller, Client};
 pub use self::install::{Proof, ProveError, Who};
 use self::limits::Limits;
 pub use self::oauth::AppKeys;
 use self::oauth::OauthServer;
-pub use self::reconcile::Report;
+pub use self::places::card_of;
+pub use self::reconcile::{Report, Tally};
 use crate::crm::comments::{CommentStyle, Markup};
 use crate::crm::tokens::{Refresher, Tokens};
 use crate::crm::{Budget, Chats, Crm, CrmSpec, TokenStore};
@@ -174,7 +176,7 @@ impl Crm for Bitrix24 {
     }
 
     async fn people(&self, portal: &Portal, queries: &[RecipientQuery]) -> Vec<Result<Vec<CardPerson>, CrmError>> {
-        self.people_of(portal, queries).await
+        self.people_of(Caller::Portal(portal), queries).await
     }
 
     async fn reconcile(&self, portal: &Portal, lines: &[(String, String)]) -> Result<(), CrmError> {

@@ -1,10 +1,14 @@
 //! Bitrix24's side: robots, life-cycle events, and the pages it shows in its frame.
 
+mod app;
+mod card;
+mod pass;
 mod settings;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use secrecy::{ExposeSecret, SecretString};
 
+use self::pass::{Pass, Scope};
 use super::State;
 use super::problem::Problem;
 use super::verified::Verified;
@@ -18,11 +22,14 @@ use crate::domain::job::QueueKey;
 use crate::domain::language::Language;
 use crate::domain::portal::{CrmKind, Portal, PortalState};
 use crate::forms::{self, FormLimits};
+use crate::storage::pages::Sign;
 use crate::storage::portals::{Installation, KnownPortal};
+use crate::telemetry;
 use crate::ui::{self, FrameNotice, FrameView};
-use crate::{i18n, telemetry};
 
 const SOURCE: &str = "bitrix24";
+/// The event that a portal sends when it is asked to send one.
+const TEST_EVENT: &str = "ONAPPTEST";
 
 fn decode(body: &[u8]) -> Result<serde_json::Value, Problem> {
     forms::decode(body, FormLimits::default()).map_err(|e| Problem::Malformed(e.to_string()))
@@ -132,6 +139,7 @@ pub async fn robot(
     let portal = portal.into_inner();
     state.pipeline.accept(Verified::checked(command)).await?;
     telemetry::webhook(SOURCE, "ok");
+    note(&state, &portal.id, Sign::Robot).await;
     if let Some(pair) = call.auth.token_pair(false, now) {
         state.storage.offer_tokens(&portal.id, pair.clone()).await;
         revive(&state, &portal.id, &pair).await;
@@ -176,6 +184,7 @@ pub async fn event(
             let portal = install(&state, &app, &call.auth, language).await?;
             // Installing and updating remove robots in the portal, whatever we remember of them.
             state.storage.forget_registrations(&portal.id).await?;
+            note(&state, &portal.id, Sign::Event).await;
             state.pipeline.ask_reconcile(&portal).await?;
         }
         Event::Uninstall { clean } => {
@@ -193,11 +202,13 @@ pub async fn event(
                 tracing::warn!(portal.id = %portal.id, connector = event.connector, "event of a connector that is none of ours");
                 return Ok(HttpResponse::Ok().finish());
             };
+            note(&state, &portal.id, Sign::Event).await;
             let messages = event.messages.iter().cloned().map(|message| message.into_message(messenger)).collect();
             state.pipeline.accept_answers(&portal, Verified::checked(messages), call.ts).await?;
         }
         Event::ConnectorOff { connector, .. } => {
             let portal = prove_sender(&state, &app, &call.auth).await?.into_inner();
+            note(&state, &portal.id, Sign::Event).await;
             // Our own doing is told in the same words, late and out of order: the portal is asked how it stands.
             if state.bitrix24.messenger_of(&app, connector).is_some() {
                 state.pipeline.ask_reconcile(&portal).await?;
@@ -208,12 +219,20 @@ pub async fn event(
             state.pipeline.forget_place(&portal, place).await?;
         }
         Event::Other(name) => {
-            prove_sender(&state, &app, &call.auth).await?;
+            let portal = prove_sender(&state, &app, &call.auth).await?.into_inner();
             tracing::debug!(event = name, "event without a use");
+            note(&state, &portal.id, if name == TEST_EVENT { Sign::Test } else { Sign::Event }).await;
         }
     }
     telemetry::webhook(SOURCE, "ok");
     Ok(HttpResponse::Ok().finish())
+}
+
+/// Writes down that a portal has called, for the page that shows how it stands. Nothing hangs on it.
+async fn note(state: &State, portal: &PortalId, sign: Sign) {
+    if let Err(error) = state.storage.note_sign(portal, sign).await {
+        tracing::warn!(%error, portal.id = %portal, "a sign of life was not written down");
+    }
 }
 
 /// Installs a portal on the word of the authorization server and of the portal itself, never on the word of the event:
@@ -270,8 +289,8 @@ pub async fn visitor(path: web::Path<String>, state: web::Data<State>) -> Result
     ui::visitor().map_err(broken)
 }
 
-/// The same for the settings page of a connector.
-async fn settings_visitor(path: web::Path<(String, String)>, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+/// The same for a page with a name of its own.
+async fn other_visitor(path: web::Path<(String, String)>, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     require_app(&state, &path.0)?;
     ui::visitor().map_err(broken)
 }
@@ -296,15 +315,21 @@ async fn page(
         Err(WireError::Unsigned(_)) => return ui::visitor().map_err(broken),
         Err(WireError::Malformed(what)) => return Err(Problem::Malformed(what)),
     };
-    let language = Language::of_portal(&opened.language);
     let notice = match open(state, app, &opened).await {
         Ok(view) => return ui::frame(&FrameView { installing, ..view }).map_err(broken),
         Err(notice) => notice,
     };
     match notice {
-        Refused::Said(key) => ui::frame_notice(&FrameNotice { language, key, domain: None }).map_err(broken),
+        Refused::Said(key) => notice_in_frame(&opened, key),
         Refused::Problem(problem) => Err(problem),
     }
+}
+
+/// Says one thing inside the frame that asked for the page. It holds nothing and does nothing, so whoever says to be the
+/// portal may frame it; without that the browser would show an empty frame.
+fn notice_in_frame(opened: &PageOpen, key: &'static str) -> Result<HttpResponse, Problem> {
+    let language = Language::of_portal(&opened.language);
+    ui::frame_notice(&FrameNotice { language, key, domain: Some(opened.domain.clone()) }).map_err(broken)
 }
 
 /// Why a page is not shown.
@@ -324,7 +349,26 @@ impl From<crate::storage::StorageError> for Refused {
 /// Proves who opened the page, brings the installation up to date and says how it stands.
 async fn open(state: &State, app: &str, opened: &PageOpen) -> Result<FrameView, Refused> {
     let (portal, proof) = enter(state, app, opened).await?;
-    describe(state, portal, opened, &proof).await
+    let language = Language::of_portal(&opened.language);
+    let pass = Pass::new(state, &portal, &proof.user_id, language, Scope::App);
+    app::describe(state, &portal, &pass).await
+}
+
+/// Proves who opened a page.
+async fn prove_viewer(
+    state: &State,
+    app: &str,
+    token: &SecretString,
+    server_endpoint: Option<&str>,
+    member_id: &str,
+) -> Result<Proof, Refused> {
+    state.bitrix24.prove(app, token, server_endpoint, member_id).await.map_err(|error| match error {
+        ProveError::Unavailable(error) => {
+            tracing::warn!(%error, "authorization server unavailable");
+            Refused::Said("try_later")
+        }
+        other => Refused::Problem(refusal_of(&other)),
+    })
 }
 
 /// Proves that an administrator opened the page, and brings the installation up to date.
@@ -333,14 +377,7 @@ async fn enter(state: &State, app: &str, opened: &PageOpen) -> Result<(Portal, P
     let access: &SecretString = &tokens.access;
     let endpoint = opened.server_endpoint.as_deref();
     let since = state.clock.now();
-    let proof = match state.bitrix24.prove(app, access, endpoint, &opened.member_id).await {
-        Ok(proof) => proof,
-        Err(ProveError::Unavailable(error)) => {
-            tracing::warn!(%error, "authorization server unavailable");
-            return Err(Refused::Said("try_later"));
-        }
-        Err(error) => return Err(Refused::Problem(refusal_of(&error))),
-    };
+    let proof = prove_viewer(state, app, access, endpoint, &opened.member_id).await?;
     let who = state.bitrix24.who(&proof, access).await.map_err(|error| {
         tracing::warn!(%error, "the portal did not say who opened the page");
         Refused::Said("try_later")
@@ -358,42 +395,20 @@ async fn enter(state: &State, app: &str, opened: &PageOpen) -> Result<(Portal, P
     Ok((portal, proof))
 }
 
-async fn describe(state: &State, portal: Portal, opened: &PageOpen, proof: &Proof) -> Result<FrameView, Refused> {
-    let language = Language::of_portal(&opened.language);
-    let lines = state.storage.lines_of_portal(&portal.id).await?;
-    let named: Vec<(String, String)> = lines.iter().map(|line| (line.id.to_string(), line.name.clone())).collect();
-    let (ready, notes) = match state.bitrix24.reconcile_report(&portal, &named).await {
-        Ok(report) => (report.problems.is_empty(), report.notes(language)),
-        Err(error) => {
-            tracing::warn!(%error, portal.id = %portal.id, "registration failed");
-            (false, vec![i18n::text(language, "install.problem", &[("error", &error.code)])])
-        }
-    };
-    let mut channels = Vec::new();
-    for line in lines.iter() {
-        for channel in state.storage.channels_of_line(&line.id).await?.iter() {
-            channels.push(ui::FrameChannel::new(line, channel, language));
-        }
-    }
-    Ok(FrameView {
-        language,
-        domain: proof.domain.clone(),
-        installing: false,
-        ready,
-        notes,
-        channels,
-        portal: portal.id.to_string(),
-    })
-}
-
 /// Addresses below `/bitrix24/{app}`.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config.service(
         web::scope("/bitrix24/{app}")
             .service(web::resource("/install").post(install_page).get(visitor))
             .service(web::resource("/app").post(app_page).get(visitor))
+            .service(web::resource("/app/{action}").post(app::act).get(other_visitor))
+            .service(web::resource("/placements/{name}").post(card::page).get(other_visitor))
+            .service(web::resource("/card/dialogs").get(card::dialogs))
+            .service(web::resource("/card/messages").post(card::write))
+            .service(web::resource("/card/templates/{channel}").get(card::templates))
+            .service(web::resource("/card/pass").post(card::renew))
             .service(web::resource("/events").post(event))
             .service(web::resource("/robots/{code}").post(robot))
-            .service(web::resource("/settings/{connector}").post(settings::page).get(settings_visitor)),
+            .service(web::resource("/settings/{connector}").post(settings::page).get(other_visitor)),
     );
 }

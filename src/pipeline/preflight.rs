@@ -27,16 +27,42 @@ struct Known {
 /// Templates as the vendors last described them.
 pub(super) struct TemplateCache {
     known: Cache<(ChannelId, String), Arc<Known>>,
+    /// Everything a channel has, for people to choose from.
+    lists: Cache<ChannelId, Arc<Vec<TemplateDef>>>,
 }
 
 impl TemplateCache {
     pub(super) fn new(fresh: Duration) -> Self {
-        Self { known: Cache::builder().max_capacity(2_000).time_to_live(fresh).build() }
+        Self {
+            known: Cache::builder().max_capacity(2_000).time_to_live(fresh).build(),
+            lists: Cache::builder().max_capacity(500).time_to_live(fresh).build(),
+        }
     }
 
     /// The vendor says that templates have changed.
     pub(super) fn forget(&self) {
         self.known.invalidate_all();
+        self.lists.invalidate_all();
+    }
+}
+
+impl Pipeline {
+    /// Templates of a channel that may be sent now, as its vendor described them at most some minutes ago; none where the
+    /// vendor has no templates. A page asks this, so many people ask at once and the vendor is asked once.
+    ///
+    /// # Errors
+    /// [`SendError`] of the vendor.
+    pub async fn sendable_templates(&self, channel: &Channel) -> Result<Arc<Vec<TemplateDef>>, Arc<SendError>> {
+        let Some(templates) = self.provider_of(channel).and_then(|provider| provider.templates()) else {
+            return Ok(Arc::default());
+        };
+        let ask = async {
+            let mut found = templates.list(channel).await?;
+            found.retain(|def| def.sendable);
+            found.sort_by_key(|one| one.id.label());
+            Ok::<_, SendError>(Arc::new(found))
+        };
+        self.templates.lists.try_get_with(channel.id.clone(), ask).await
     }
 }
 

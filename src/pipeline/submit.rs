@@ -11,7 +11,7 @@ use crate::domain::command::SendMessage;
 use crate::domain::message::Draft;
 use crate::domain::outcome::{ErrorCode, Failure};
 use crate::storage::StorageError;
-use crate::storage::messages::Created;
+use crate::storage::messages::{Created, NewMessage};
 
 /// Why a message was not taken over.
 #[derive(Debug, thiserror::Error)]
@@ -49,21 +49,33 @@ impl Pipeline {
         send: &SendMessage,
         key: Option<RequestKey>,
     ) -> Result<Created, SubmitError> {
-        let provider = self.provider_of(channel).ok_or_else(|| {
-            SubmitError::Refused(Failure::with(ErrorCode::Unsupported, format!("provider {}", channel.provider)))
-        })?;
         let given = [Given::Phone(to.to_owned())];
         let read = peers::resolve(self, &[&given], std::slice::from_ref(channel)).await?;
         let read = read.into_iter().flatten().next().unwrap_or_else(|| Err(Failure::new(ErrorCode::NoRecipient)));
         // Without the address: the caller knows it, and refusals travel further than messages.
         let peer = read.map_err(|failure| SubmitError::Refused(Failure::new(failure.code)))?;
+        self.take_over(channel, &peer, send, key, |_message| {}).await
+    }
+
+    /// Takes over what somebody writes now to an address of this channel; `dress` says whose it is.
+    pub(super) async fn take_over(
+        &self,
+        channel: &Arc<Channel>,
+        peer: &str,
+        send: &SendMessage,
+        key: Option<RequestKey>,
+        dress: impl FnOnce(&mut NewMessage),
+    ) -> Result<Created, SubmitError> {
+        let provider = self.provider_of(channel).ok_or_else(|| {
+            SubmitError::Refused(Failure::with(ErrorCode::Unsupported, format!("provider {}", channel.provider)))
+        })?;
         let contents = intake::contents_of(send, &provider.spec().capabilities).map_err(SubmitError::Refused)?;
         let mut contents = contents.into_iter();
         let (Some(content), None) = (contents.next(), contents.next()) else {
             let failure = Failure::with(ErrorCode::Unsupported, "this takes several messages; one request sends one");
             return Err(SubmitError::Refused(failure));
         };
-        let mut message = intake::queued(self, &peer, self.clock.now());
+        let mut message = intake::queued(self, peer, self.clock.now());
         message.record.channel = Some(channel.id.clone());
         message.record.draft = Draft { fallback: send.fallback.clone(), ..Draft::of(content) };
         // The program says when it sends and what: of the line's guards only the deadline holds.
@@ -71,6 +83,7 @@ impl Pipeline {
             let received = message.record.times.created;
             message.not_after = Some(guards::deadline(self, received, &send.guards, &line.settings));
         }
+        dress(&mut message);
         let key = key.map(|known| (known.key, known.fingerprint));
         Ok(self.storage.create_message(message, key).await?)
     }

@@ -97,7 +97,8 @@ pub static ENTRY: Entry = Entry {
 
 /// Templates asked for in one call, the most the vendor gives.
 const PAGE_SIZE: usize = 100;
-/// Pages read of one look-up. A name has one entry per language, of which there are fewer than a hundred.
+/// Pages read of one look-up. A name has one entry per language, of which there are fewer than a hundred; an account may
+/// have 250 names, and those behind the last page are reached by their name.
 const PAGES_MAX: usize = 5;
 
 struct WhatsappCloud {
@@ -156,7 +157,9 @@ fn success(answer: &Answer) -> Option<Value> {
 /// The query of one page of templates.
 fn template_query(name: &str, after: &str) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("name", name);
+    if !name.is_empty() {
+        query.append_pair("name", name);
+    }
     query.append_pair("fields", "name,status,category,language,components,parameter_format");
     query.append_pair("limit", &PAGE_SIZE.to_string());
     if !after.is_empty() {
@@ -260,6 +263,18 @@ impl Templates for WhatsappCloud {
     /// A channel without `waba_id` cannot look anything up; that refuses the message and does not pause the channel,
     /// because its texts and files still go.
     async fn find(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError> {
+        let found = self.template_pages(channel, name).await?;
+        Ok(found.into_iter().filter(|def| def.id.name == name).collect())
+    }
+
+    async fn list(&self, channel: &Channel) -> Result<Vec<TemplateDef>, SendError> {
+        self.template_pages(channel, "").await
+    }
+}
+
+impl WhatsappCloud {
+    /// Templates page by page; an empty name asks for all.
+    async fn template_pages(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError> {
         if channel.credential(WABA_ID).trim().is_empty() {
             let failure = Failure::with(ErrorCode::TemplateNotFound, format!("{name}: {WABA_ID} ?"));
             return Err(refusal(FailureClass::NotPermitted, failure));
@@ -271,7 +286,7 @@ impl Templates for WhatsappCloud {
             let url = format!("{object}/message_templates?{}", template_query(name, &after));
             let page = self.read(channel, url, token).await?;
             let entries = page.get("data").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            found.extend(entries.iter().filter_map(templates::read).filter(|def| def.id.name == name));
+            found.extend(entries.iter().filter_map(templates::read));
             // The last page carries a cursor too, so the cursor alone does not say that there is more.
             let more = page.pointer("/paging/next").is_some() || entries.len() >= PAGE_SIZE;
             let cursor = page.pointer("/paging/cursors/after").and_then(Value::as_str).unwrap_or_default();

@@ -10,6 +10,7 @@ mod chats;
 mod guards;
 mod mirrors;
 mod model;
+mod pages;
 mod past;
 mod plans;
 mod retention;

@@ -269,6 +269,10 @@ impl Storage {
             sql::CLEAN_MESSAGES,
             sql::CLEAN_COMMANDS,
             sql::CLEAN_CHAT_MIRRORS,
+            sql::CLEAN_PAGE_SENDS,
+            sql::CLEAN_PAGE_ATTEMPTS,
+            sql::CLEAN_PAGE_MESSAGES,
+            sql::CLEAN_SIGNS,
             sql::CLEAN_CHATS,
             sql::CLEAN_CHAT_LINES,
         ] {

@@ -202,6 +202,7 @@ pub const TABLES: &[(&str, Growth)] = &[
     ("queues", Growth::Bounded("three per portal and one per channel")),
     ("portals", Growth::Bounded("one per installation")),
     ("portal_tokens", Growth::Bounded("one per user of a portal who opened the application")),
+    ("portal_signs", Growth::Bounded("three per portal")),
     ("registrations", Growth::Bounded("one per robot and handler of a portal")),
     ("lines", Growth::Bounded("made by an administrator")),
     ("channels", Growth::Bounded("made by an administrator")),

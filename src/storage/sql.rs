@@ -96,17 +96,18 @@ macro_rules! command_is_over {
 // Below the macros, which they use.
 mod chats;
 mod mirrors;
+mod pages;
 mod portals;
 mod retention;
 pub(super) mod transfer;
 mod troubles;
 
-pub(super) use self::{chats::*, mirrors::*, portals::*, retention::*, troubles::*};
+pub(super) use self::{chats::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*};
 
 /// Every single statement of every theme by name.
 #[cfg(test)]
 pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
-    [STATEMENTS, chats::STATEMENTS, mirrors::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS]
+    [STATEMENTS, chats::STATEMENTS, mirrors::STATEMENTS, pages::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS]
         .into_iter()
         .flatten()
         .copied()

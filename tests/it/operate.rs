@@ -232,3 +232,40 @@ async fn redrive_from_the_shell_leaves_out_what_may_have_arrived_until_told() {
     world.until("the running service sends it", |w| w.comment(deal).contains("Прочитано")).await;
     assert_eq!((world.messages(PHONE).len(), world.comments(deal).len()), (1, 1));
 }
+
+#[test]
+fn the_package_for_bitrix24_is_written_and_wrong_wishes_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("mostik.toml");
+    let app = |name: &str| format!("[bitrix24.apps.{name}]\nclient_id = 'local.1'\nclient_secret = 's'\n");
+    let text = format!("[server]\npublic_url = 'https://c.example'\n[security]\n{KEY}\n{}", app("main"));
+    std::fs::write(&config, &text).unwrap();
+    let package = |out: &Path, more: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_mostik"));
+        program.args(["package", "bitrix24", "--config"]).arg(&config).arg("--out").arg(out).args(more);
+        program.stdin(Stdio::null()).output().unwrap()
+    };
+    let out = folder.path().join("listing");
+    let written = package(&out, &[]);
+    assert!(written.status.success(), "{}", said(&written));
+    for (name, piece) in [
+        ("card.ru.md", "https://c.example/bitrix24/main/install"),
+        ("card.en.md", "`imopenlines`: to show operators"),
+        ("checklist.ru.md", "- [x] Адрес — https"),
+        ("checklist.en.md", "- [ ] Screenshots"),
+    ] {
+        assert!(said(&written).contains(name), "{}", said(&written));
+        let text = std::fs::read_to_string(out.join(name)).unwrap();
+        assert!(text.contains(piece), "{name}: {text}");
+    }
+    assert!(std::fs::metadata(out.join("icon.png")).unwrap().len() > 1000);
+    let refused = package(&out, &["--app", "other"]);
+    assert!(!refused.status.success() && said(&refused).contains("bitrix24.apps.other"), "{}", said(&refused));
+    std::fs::write(&config, format!("{text}{}", app("second"))).unwrap();
+    let refused = package(&out, &[]);
+    assert!(!refused.status.success() && said(&refused).contains("--app"), "{}", said(&refused));
+    std::fs::write(folder.path().join("large.png"), b"no picture").unwrap();
+    let shots = folder.path().to_str().unwrap();
+    let refused = package(&out, &["--app", "second", "--screenshots", shots]);
+    assert!(!refused.status.success() && said(&refused).contains("large.png"), "{}", said(&refused));
+}

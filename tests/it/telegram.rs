@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::world::{SOON, Wish, World, text};
 
-const PERSON: i64 = 512_000_111;
+pub(crate) const PERSON: i64 = 512_000_111;
 const PHONE: &str = "79161234567";
 
 fn quick() -> Wish {
@@ -17,7 +17,7 @@ fn quick() -> Wish {
 }
 
 /// A bot of the line; gives it with the channel's id and the address of its callbacks.
-async fn connected(world: &World) -> (Bot, String, String) {
+pub(crate) async fn connected(world: &World) -> (Bot, String, String) {
     let bot = world.sandbox.add_bot(BotSpec::default()).unwrap();
     let (status, channel) = connect(world, &bot.view().spec.token).await;
     assert_eq!(status, 201, "{channel}");
@@ -31,7 +31,7 @@ async fn connect(world: &World, token: &str) -> (u16, Value) {
 }
 
 /// Messages of the person that the service has stored.
-async fn stored(world: &World, count: usize) -> Vec<Value> {
+pub(crate) async fn stored(world: &World, count: usize) -> Vec<Value> {
     let deadline = std::time::Instant::now() + SOON;
     loop {
         let (_, list) = world.get(&format!("/api/v1/messages?peer=tg.{PERSON}&state=received")).await;

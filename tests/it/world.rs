@@ -39,7 +39,7 @@ pub(crate) struct Wish {
     pub(crate) log: &'static str,
     /// Spans of the trace are part of it.
     pub(crate) spans: bool,
-    /// The application has the rights that chats need.
+    /// The application has all its rights, also those that chats and tabs on cards need.
     pub(crate) open_lines: bool,
     /// Language of the portal.
     pub(crate) language: &'static str,
@@ -214,7 +214,7 @@ impl World {
         let base = format!("http://127.0.0.1:{}", wish.front.unwrap_or(port));
         let client_secret = "secret-of-the-application".to_owned();
         let scopes: &[&str] =
-            if wish.open_lines { &["crm", "bizproc", "imopenlines", "im"] } else { &["crm", "bizproc"] };
+            if wish.open_lines { &["crm", "bizproc", "imopenlines", "im", "placement"] } else { &["crm", "bizproc"] };
         let app = sandbox.add_app(AppSpec {
             client_secret: client_secret.clone(),
             application_url: format!("{base}/bitrix24/main/app"),

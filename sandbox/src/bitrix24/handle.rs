@@ -224,6 +224,11 @@ impl Portal {
         was
     }
 
+    /// This user may not see the card from now on (§8.2: `ACCESS_DENIED`).
+    pub fn hide_item(&self, type_id: i64, id: i64, user_id: i64) {
+        self.cell.state.lock().crm.hidden.insert((type_id, id, user_id));
+    }
+
     /// A card.
     pub fn item(&self, type_id: i64, id: i64) -> Option<ItemView> {
         self.cell.state.lock().crm.item(type_id, id).map(|item| item.view(type_id))

@@ -4,15 +4,17 @@
 
 use std::collections::BTreeMap;
 
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::Bitrix24;
 use super::batch::{BATCH_MAX, Batch, Param};
-use super::client::{Entries, Failed};
+use super::client::{Caller, Entries, Failed};
 use super::errors::{Fault, own};
+use super::install::Proof;
 use crate::domain::effect::{CardPerson, CrmError, PortalTrouble, RecipientQuery};
 use crate::domain::outcome::FailureClass;
-use crate::domain::portal::{CardKind, CardRef, Portal};
+use crate::domain::portal::{CardKind, CardRef};
 use crate::forms::{integer, items, member, text, text_at};
 
 const GET: &str = "crm.item.get";
@@ -83,24 +85,44 @@ struct Asked {
 type Other = (u32, i64);
 
 impl Bitrix24 {
+    /// The people of a card as somebody sees them who is looking at it: nothing is read that their own token does not
+    /// open. A card without anybody to reach has none.
+    ///
+    /// # Errors
+    /// The card is not theirs to see, is gone, or the portal did not answer.
+    pub async fn people_seen(
+        &self,
+        proof: &Proof,
+        token: &SecretString,
+        card: CardRef,
+    ) -> Result<Vec<CardPerson>, CrmError> {
+        let token = token.expose_secret();
+        let caller = Caller::Person { account: &proof.member_id, endpoint: &proof.client_endpoint, token };
+        let answers = self.people_of(caller, &[RecipientQuery { card, all: true }]).await;
+        answers.into_iter().next().unwrap_or_else(|| Err(no_such_card(card)))
+    }
+
     /// [`crate::crm::Crm::people`]: one batch for up to sixteen cards, and one more where a card has several contacts or
     /// a reference did not lead to its main one.
     pub(super) async fn people_of(
         &self,
-        portal: &Portal,
+        caller: Caller<'_>,
         queries: &[RecipientQuery],
     ) -> Vec<Result<Vec<CardPerson>, CrmError>> {
         let mut found = Vec::with_capacity(queries.len());
         for chunk in queries.chunks(BATCH_MAX / PER_CARD) {
-            let mut asked = self.read_cards(portal, chunk).await;
-            self.read_others(portal, &mut asked).await;
+            let mut asked = self.read_cards(caller, chunk).await;
+            self.read_others(caller, &mut asked).await;
+            if matches!(caller, Caller::Person { .. }) {
+                asked.iter_mut().flatten().for_each(Asked::leave_out_what_is_hidden);
+            }
             found.extend(asked.into_iter().map(|asked| asked?.people()));
         }
         found
     }
 
     /// The cards themselves; main contact and company come along by reference.
-    async fn read_cards(&self, portal: &Portal, queries: &[RecipientQuery]) -> Vec<Result<Asked, CrmError>> {
+    async fn read_cards(&self, caller: Caller<'_>, queries: &[RecipientQuery]) -> Vec<Result<Asked, CrmError>> {
         let mut batch = Batch::default();
         let get = |batch: &mut Batch, number: u32, id: Param| {
             batch.push(GET, &[("entityTypeId", u64::from(number).into()), ("id", id)])
@@ -128,7 +150,7 @@ impl Bitrix24 {
             .collect();
         let answer = match batch.is_empty() {
             true => Ok(Entries::new()),
-            false => self.client.batch(portal, &batch).await,
+            false => self.client.batch_of(caller, &batch).await,
         };
         queries
             .iter()
@@ -141,7 +163,7 @@ impl Bitrix24 {
     }
 
     /// Contacts and companies that did not come along.
-    async fn read_others(&self, portal: &Portal, asked: &mut [Result<Asked, CrmError>]) {
+    async fn read_others(&self, caller: Caller<'_>, asked: &mut [Result<Asked, CrmError>]) {
         let wanted: Vec<(usize, Other)> = asked
             .iter()
             .enumerate()
@@ -154,7 +176,7 @@ impl Bitrix24 {
                 let params = [("entityTypeId", u64::from(*number).into()), ("id", Param::Text(id.to_string()))];
                 batch.push(GET, &params);
             }
-            let answer = self.client.batch(portal, &batch).await;
+            let answer = self.client.batch_of(caller, &batch).await;
             for (entry, (at, other)) in chunk.iter().enumerate() {
                 if let Some(Ok(asked)) = asked.get_mut(*at) {
                     asked.others.insert(*other, read_one(&answer, entry, Some(other.1)));
@@ -273,6 +295,15 @@ impl Asked {
         let contacts = self.contacts().iter().map(|id| (CONTACT, *id));
         let company = self.card.company.map(|id| (COMPANY, id));
         contacts.chain(company).filter(|other| !self.others.contains_key(other)).collect()
+    }
+
+    /// A contact or company that this person may not see is nobody to them; the rest of the card is theirs.
+    fn leave_out_what_is_hidden(&mut self) {
+        for other in self.others.values_mut() {
+            if other.as_ref().is_err_and(|error| error.class == FailureClass::NotPermitted) {
+                *other = Ok(None);
+            }
+        }
     }
 
     /// The card's own phones, or its contacts', or the company's if no contact has any.

@@ -294,13 +294,7 @@ fn words_of(language: Language, post: &ChatPost) -> String {
         InboundContent::Deleted { .. } => say("deleted", &[]),
         InboundContent::Media { caption, .. } if post.is_with_file() => unmarked(caption),
         InboundContent::Media { media, caption, filename, .. } => {
-            let kind = match media.as_str() {
-                "image" => say("image", &[]),
-                "video" => say("video", &[]),
-                "audio" | "voice" => say("audio", &[]),
-                "sticker" => say("sticker", &[]),
-                _ => say("document", &[]),
-            };
+            let kind = i18n::file_kind(language, media);
             let kind = if filename.is_empty() { kind } else { format!("{kind} {}", unmarked(filename)) };
             let why = match &post.file {
                 Some(PostFile::Refused(failure)) => {

@@ -49,7 +49,35 @@ impl Failed {
 /// What became of each entry of a batch.
 pub(super) type Entries = Vec<Result<Value, Failed>>;
 
+/// With whose tokens a call is made.
+#[derive(Clone, Copy)]
+pub(super) enum Caller<'a> {
+    /// The portal's own: background work, cured on the way.
+    Portal(&'a Portal),
+    /// Those of somebody who is there now, at a proved endpoint of this account (`member_id`): what they may not see,
+    /// the answer does not hold.
+    Person {
+        /// Stable id of the portal.
+        account: &'a str,
+        /// Base of its REST.
+        endpoint: &'a str,
+        /// The person's access token.
+        token: &'a str,
+    },
+}
+
 impl Client {
+    /// Makes the calls of a batch as somebody.
+    ///
+    /// # Errors
+    /// As [`Client::batch`] and [`Client::batch_as`].
+    pub(super) async fn batch_of(&self, caller: Caller<'_>, batch: &Batch) -> Result<Entries, Failed> {
+        match caller {
+            Caller::Portal(portal) => self.batch(portal, batch).await,
+            Caller::Person { account, endpoint, token } => self.batch_as(account, endpoint, token, batch).await,
+        }
+    }
+
     pub(super) fn new(
         outbound: Arc<Outbound>,
         oauth: Arc<OauthServer>,

@@ -26,10 +26,31 @@ use crate::manifests::{Handlers, Scope};
 
 /// The right with which a portal opens its chats.
 const CHATS_RIGHT: &str = "imopenlines";
+/// The right with which a portal shows our pages on its cards.
+const PLACES_RIGHT: &str = "placement";
+
+/// How many registrations of a kind there should be, and how many stand as they should.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// There should be.
+    pub wanted: usize,
+    /// Stand in the portal now.
+    pub stand: usize,
+}
 
 /// What was found and done in one portal.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Report {
+    /// Robots, after what was done.
+    pub robots: Tally,
+    /// Event handlers, after what was done.
+    pub events: Tally,
+    /// Places of our pages, after what was done.
+    pub places: Tally,
+    /// Places in which a page of ours appears now that it did not before.
+    pub placed: Vec<String>,
+    /// Places taken back: they led to an old address of ours, or nothing is wanted there.
+    pub unplaced: Vec<String>,
     /// Why robots are not available here (plan, rights): the portal's code. `None` when they are.
     pub robots_unavailable: Option<String>,
     /// Codes of robots added.
@@ -120,26 +141,52 @@ impl Bitrix24 {
             self.chats_granted.insert(portal.id.clone(), chats).await;
             report.missing_scopes = self.manifest.missing_scopes(granted).into_iter().cloned().collect();
         }
+        let granted = granted.unwrap_or_default();
         let wanted = self.wanted(portal, lines, &admin.user_id);
         let mut changes = Vec::new();
+        report.robots.wanted = wanted.len();
         match robots.map(texts) {
             Ok(known) => changes.extend(self.robot_changes(portal, &wanted, &known).await?),
             Err(error) => report.note(error),
         }
         let address = self.events_address(portal);
+        report.events.wanted = self.manifest.events.iter().filter(|event| event.is_known_to(&granted)).count();
         match handlers.map(read_bound) {
-            Ok(bound) => changes.extend(self.event_changes(portal, &address, &bound, &granted.unwrap_or_default())),
+            Ok(bound) => changes.extend(self.event_changes(portal, &address, &bound, &granted)),
             Err(error) => report.note(error),
         }
         changes.truncate(BATCH_MAX);
+        let missing = |of: fn(&Change) -> bool| changes.iter().filter(|change| of(change)).count();
+        let robots_missing = missing(|change| matches!(change, Change::Add(_) | Change::Update(_)));
+        let events_missing = missing(|change| matches!(change, Change::Bind(_)));
         self.carry_out(portal, &wanted, &address, &admin.user_id, changes, &mut report).await?;
+        if report.robots_unavailable.is_none() {
+            let mended = report.added.len() + report.updated.len();
+            report.robots.stand = (report.robots.wanted + mended).saturating_sub(robots_missing);
+        }
+        report.events.stand = (report.events.wanted + report.bound.len()).saturating_sub(events_missing);
+        if granted.iter().any(|have| have.eq_ignore_ascii_case(PLACES_RIGHT)) {
+            self.keep_places(portal, &mut report).await?;
+        }
         tracing::info!(
             portal.id = %portal.id, crm = "bitrix24", added = report.added.len(), updated = report.updated.len(),
             deleted = report.deleted.len(), bound = report.bound.len(), unbound = report.unbound.len(),
+            placed = report.placed.len(), unplaced = report.unplaced.len(),
             robots.unavailable = report.robots_unavailable, scopes.missing = report.missing_scopes.len(),
             problems = report.problems.len(), "registrations compared"
         );
         Ok(report)
+    }
+
+    /// Asks the portal to send us an event (`ONAPPTEST`), to see whether events come through.
+    ///
+    /// # Errors
+    /// The portal did not take the wish.
+    pub async fn ask_for_event(&self, portal: &Portal) -> Result<(), CrmError> {
+        let mut batch = Batch::default();
+        let at = batch.push("event.test", &[]);
+        let answer = self.client.batch(portal, &batch).await.map_err(|failed| failed.error(true))?;
+        entry(&answer, at).map(|_| ())
     }
 
     fn wanted(&self, portal: &Portal, lines: &[(String, String)], user_id: &str) -> Vec<Wanted> {
@@ -242,7 +289,7 @@ impl Bitrix24 {
                     }
                     Change::Bind(event) if fault.is_none() => report.bound.push(event),
                     // "Already bound" has no code of its own; what the portal lists decides.
-                    Change::Bind(event) if is_bound(&bound, &event, address) => {}
+                    Change::Bind(event) if is_bound(&bound, &event, address) => report.bound.push(event),
                     Change::Unbind(event, handler) if fault.is_none() => {
                         report.unbound.push(format!("{event} {handler}"));
                     }

@@ -6,7 +6,7 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use secrecy::ExposeSecret as _;
 
-use super::{Refused, broken, decode, enter, require_app};
+use super::{Refused, broken, decode, enter, notice_in_frame, require_app};
 use crate::crm::bitrix24::wire::{PageOpen, WireError, page_open};
 use crate::domain::channel::Messenger;
 use crate::domain::chat::ChatLine;
@@ -16,7 +16,7 @@ use crate::forms::{member, text, text_at};
 use crate::http::State;
 use crate::http::problem::Problem;
 use crate::storage::chats::Connected;
-use crate::ui::{self, FrameNotice, LineChoice, SettingsView};
+use crate::ui::{self, LineChoice, SettingsView};
 
 /// Field of the form that names the line chosen; empty disconnects.
 const CHOSEN: &str = "chosen";
@@ -54,7 +54,7 @@ pub(super) async fn page(
     };
     match shown {
         Ok(view) => ui::settings(&view).map_err(broken),
-        Err(Refused::Said(key)) => ui::frame_notice(&FrameNotice { language, key, domain: None }).map_err(broken),
+        Err(Refused::Said(key)) => notice_in_frame(&opened, key),
         Err(Refused::Problem(problem)) => Err(problem),
     }
 }

@@ -79,6 +79,7 @@ const HOMES: &[(&str, Home)] = &[
     ("portals", Home::Key("id")),
     ("portal_tokens", Home::Key("portal_id")),
     ("registrations", Home::Key("portal_id")),
+    ("portal_signs", Home::Key("portal_id")),
     ("portal_lines", Home::Key("portal_id")),
     ("chat_lines", Home::Key("portal_id")),
     ("commands", Home::Told("t.portal_id")),
@@ -145,6 +146,7 @@ async fn live(world: &World) {
     let (message, channel, command) = (new.record.id, channel, command.id);
     for (into, values) in [
         ("registrations (portal_id, key, fingerprint)", format!("'{portal}', 'robot:a', 'f'")),
+        ("portal_signs (portal_id, kind, at_ms)", format!("'{portal}', 'event', 1")),
         ("dialogs (channel_id, peer, name, changed_ms)", format!("'{channel}', '79161234567', '', 1")),
         (
             "chat_lines (portal_id, messenger, place, line_id, changed_ms)",

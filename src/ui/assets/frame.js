@@ -1,7 +1,17 @@
-// Speaks with the Bitrix24 page that frames us: tells it our height, and that the installation is finished.
-// The protocol is text messages "COMMAND:PARAMETERS:KEY:SID" to the parent, whose origin stands in window.name.
+// Speaks with the Bitrix24 page that frames us: tells it our height, that the installation is finished, and asks it for
+// fresh tokens. The protocol is text messages "COMMAND:PARAMETERS:KEY:SID" to the parent, whose origin is in window.name.
 (function () {
   "use strict";
+  var language = document.documentElement.lang;
+  document.querySelectorAll("time").forEach(function (time) {
+    var at = new Date(time.dateTime);
+    if (!isNaN(at)) { time.textContent = at.toLocaleString(language, { dateStyle: "medium", timeStyle: "short" }); }
+  });
+  // A second press while the first is on its way would only repeat it.
+  document.querySelectorAll(".buttons form").forEach(function (form) {
+    form.addEventListener("submit", function () { form.querySelector("button").disabled = true; });
+  });
+
   var parts = window.name.split("|");
   if (parts.length !== 3 || window.parent === window) { return; }
   var host = parts[0].replace(/:(80|443)$/, "");
@@ -34,8 +44,11 @@
     done(answer);
   });
 
+  window.mostikFrame = { call: call };
+  var tab = document.body.classList.contains("tab");
   call("getInitData", null, function (data) {
-    call("resizeWindow", { width: "100%", height: Math.max(document.documentElement.scrollHeight, 400) });
+    var height = tab ? 640 : Math.max(document.documentElement.scrollHeight, 400);
+    call("resizeWindow", { width: "100%", height: height });
     if (data && data.INSTALL && document.body.dataset.installing === "yes") { call("setInstallFinish"); }
   });
 })();

@@ -6,7 +6,7 @@ pub(crate) mod read;
 pub(crate) mod timeline;
 pub(crate) mod write;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -216,6 +216,8 @@ pub(crate) struct Crm {
     /// Cards by `PHONE:digits` or `EMAIL:address`.
     by_comm: HashMap<String, Vec<(i64, i64)>>,
     multi_rows: i64,
+    /// Cards that a user may not see: type, id, user.
+    pub(crate) hidden: HashSet<(i64, i64, i64)>,
 }
 
 impl Crm {
@@ -230,6 +232,7 @@ impl Crm {
             timeline: Timeline::default(),
             by_comm: HashMap::new(),
             multi_rows: 30,
+            hidden: HashSet::new(),
         };
         crm.add_default_stages(LEAD, 0, "", LEAD_STAGES);
         crm.add_default_stages(DEAL, 0, "", DEAL_STAGES);

@@ -70,6 +70,9 @@ pub(crate) fn item_get(hit: &mut Hit<'_>, params: &Php) -> Result {
     let offset = hit.portal.switches.read().offset_min;
     let state = hit.portal.state.lock();
     let item = state.crm.item(type_id, id).ok_or_else(not_found)?;
+    if state.crm.hidden.contains(&(type_id, id, hit.caller.user_id)) {
+        return Err(RestError::bad("ACCESS_DENIED", "Access denied"));
+    }
     Ok(Answer::of(Php::map([("item", shown(item, type_id, offset))])))
 }
 

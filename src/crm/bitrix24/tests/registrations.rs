@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use crate::crm::Crm;
-use crate::crm::bitrix24::Report;
 use crate::crm::bitrix24::testing::{Answered, Received, World, answer_batch};
+use crate::crm::bitrix24::{Report, Tally};
 use crate::domain::language::Language;
 use crate::domain::outcome::FailureClass;
 
@@ -17,6 +17,8 @@ const EVENTS_URL: &str = "https://c.example/bitrix24/main/events";
 struct State {
     robots: Vec<String>,
     handlers: Vec<(String, String)>,
+    /// Place, address, title.
+    places: Vec<(String, String, String)>,
 }
 
 type Shared = Arc<Mutex<State>>;
@@ -27,7 +29,7 @@ fn portal(state: &mut State, method: &str, params: &Value) -> Found {
     let text = |key: &str| params[key].as_str().unwrap_or_default().to_owned();
     let (code, event, handler) = (text("CODE"), text("event"), text("handler"));
     match method {
-        "scope" => Ok(json!(["crm", "bizproc", "im", "imopenlines"])),
+        "scope" => Ok(json!(["crm", "bizproc", "im", "imopenlines", "placement"])),
         "bizproc.robot.list" => Ok(json!(state.robots)),
         "bizproc.robot.add" if state.robots.contains(&code) => Err(("ERROR_ACTIVITY_ALREADY_INSTALLED", "x")),
         "bizproc.robot.add" => {
@@ -58,12 +60,41 @@ fn portal(state: &mut State, method: &str, params: &Value) -> Found {
             state.handlers.retain(|known| *known != (event.clone(), handler.clone()));
             Ok(json!({"count": 1}))
         }
+        "crm.type.list" => Ok(json!({"types": [{"id": 1, "entityTypeId": "180", "title": "Projects"}]})),
+        "placement.get" => {
+            let row = |(code, handler, title): &(String, String, String)| json!({"id": 1, "placement": code, "userId": 0, "handler": handler, "title": title, "langAll": []});
+            Ok(state.places.iter().map(row).collect())
+        }
+        "placement.bind" if params["LANG_ALL"]["ru"]["TITLE"].is_null() => Err(("ERROR_ARGUMENT", "x")),
+        "placement.bind"
+            if state.places.iter().any(|known| known.0 == text("PLACEMENT") && known.1 == text("HANDLER")) =>
+        {
+            Err(("ERROR_CORE", "Unable to set placement handler: Handler already binded"))
+        }
+        "placement.bind" => {
+            state.places.push((text("PLACEMENT"), text("HANDLER"), text("TITLE")));
+            Ok(json!(true))
+        }
+        "placement.unbind" => {
+            state.places.retain(|known| known.0 != text("PLACEMENT") || known.1 != text("HANDLER"));
+            Ok(json!({"count": 2}))
+        }
         other => panic!("{other}"),
     }
 }
 
-/// Events of chats, in the order of the manifest.
-const CHAT_EVENTS: [&str; 3] = ["ONIMCONNECTORMESSAGEADD", "ONIMCONNECTORSTATUSDELETE", "ONIMCONNECTORLINEDELETE"];
+/// Events behind those of the application's life, in the order of the manifest.
+const OTHER_EVENTS: [&str; 4] =
+    ["ONAPPTEST", "ONIMCONNECTORMESSAGEADD", "ONIMCONNECTORSTATUSDELETE", "ONIMCONNECTORLINEDELETE"];
+/// Tabs on cards of a portal with one smart process.
+const TABS: [&str; 5] = [
+    "CRM_LEAD_DETAIL_TAB",
+    "CRM_DEAL_DETAIL_TAB",
+    "CRM_CONTACT_DETAIL_TAB",
+    "CRM_COMPANY_DETAIL_TAB",
+    "CRM_DYNAMIC_180_DETAIL_TAB",
+];
+const TAB_URL: &str = "https://c.example/bitrix24/main/placements/card";
 
 async fn world(state: &Shared) -> World {
     let state = Arc::clone(state);
@@ -81,22 +112,27 @@ async fn report(world: &World, names: &[&str]) -> Report {
     world.crm.reconcile_report(&world.portal, &lines(names)).await.unwrap()
 }
 
+fn tally(all: usize) -> Tally {
+    Tally { wanted: all, stand: all }
+}
+
 fn bound(state: &Shared) -> Vec<(String, String)> {
     state.lock().unwrap().handlers.clone()
 }
 
 #[tokio::test]
-async fn a_fresh_portal_gets_everything_in_two_calls() {
+async fn a_fresh_portal_gets_everything_in_four_calls() {
     let state = Shared::default();
     let world = world(&state).await;
     let done = report(&world, &["Sales"]).await;
     assert_eq!(done.added, ["send_message"]);
     assert_eq!(done.bound[..3], ["ONAPPINSTALL", "ONAPPUPDATE", "ONAPPUNINSTALL"]);
-    assert_eq!(done.bound[3..], CHAT_EVENTS);
+    assert_eq!(done.bound[3..], OTHER_EVENTS);
     assert_eq!((done.problems, done.missing_scopes, done.robots_unavailable), (vec![], vec![], None));
     assert!(bound(&state).iter().all(|(_, handler)| handler == EVENTS_URL));
+    assert_eq!(done.placed, TABS);
     let calls = world.stub.received("/rest/batch");
-    assert_eq!(calls.len(), 2);
+    assert_eq!(calls.len(), 4);
     let add = calls[1].params(0);
     assert_eq!(add["CODE"], json!("send_message"));
     assert_eq!(add["HANDLER"], json!("https://c.example/bitrix24/main/robots/send_message"));
@@ -110,8 +146,11 @@ async fn what_is_in_line_is_left_alone() {
     let state = Shared::default();
     let world = world(&state).await;
     report(&world, &["Sales"]).await;
-    assert_eq!(report(&world, &["Sales"]).await, Report::default());
-    assert_eq!(world.stub.received("/rest/batch").len(), 3);
+    let again = report(&world, &["Sales"]).await;
+    let Report { robots, events, places, .. } = again.clone();
+    assert_eq!((robots, events, places), (tally(1), tally(7), tally(5)));
+    assert_eq!(again, Report { robots, events, places, ..Report::default() });
+    assert_eq!(world.stub.received("/rest/batch").len(), 6);
     assert_eq!(world.crm.reconcile(&world.portal, &lines(&["Sales"])).await, Ok(()));
 }
 
@@ -122,7 +161,8 @@ async fn a_new_line_reaches_the_robot() {
     report(&world, &["Sales"]).await;
     let done = report(&world, &["Sales", "Support"]).await;
     assert_eq!((done.added, done.updated), (vec![], vec!["send_message".to_owned()]));
-    let update = world.stub.received("/rest/batch").last().unwrap().params(0);
+    // Behind it the places are looked at.
+    let update = world.stub.received("/rest/batch").iter().rev().nth(1).unwrap().params(0);
     let options = &update["FIELDS"]["PROPERTIES"]["line"]["Options"];
     assert_eq!(*options, json!({"line_Sales": "Sales", "line_Support": "Support"}));
     assert_eq!(update["FIELDS"].get("CODE"), None);
@@ -181,11 +221,11 @@ async fn a_portal_without_robots_is_reported_and_no_error() {
         .await;
         let done = report(&world, &[]).await;
         assert_eq!(done.robots_unavailable.as_deref(), Some(code));
-        assert_eq!(done.bound.len(), 3, "events that this portal knows are bound all the same");
-        assert_eq!(done.missing_scopes.len(), 3);
+        assert_eq!(done.bound.len(), 4, "events that this portal knows are bound all the same");
+        assert_eq!((done.robots.stand, done.missing_scopes.len()), (0, 4));
         for language in Language::ALL {
             let notes = done.notes(language);
-            assert!(notes.len() == 4 && notes[0].contains("bizproc") && notes[3].contains(code), "{notes:?}");
+            assert!(notes.len() == 5 && notes[0].contains("bizproc") && notes[4].contains(code), "{notes:?}");
         }
         assert_eq!(world.crm.reconcile(&world.portal, &[]).await, Ok(()));
     }
@@ -206,15 +246,15 @@ async fn handlers_at_an_old_address_are_removed() {
     let done = report(&world, &[]).await;
     assert_eq!(done.unbound.len(), 3, "{:?}", done.unbound);
     assert_eq!(done.bound[..2], ["ONAPPINSTALL", "ONAPPUPDATE"]);
-    assert_eq!(done.bound[2..], CHAT_EVENTS);
+    assert_eq!(done.bound[2..], OTHER_EVENTS);
     let left = bound(&state);
-    assert_eq!(left.len(), 7);
+    assert_eq!(left.len(), 8);
     assert!(left.contains(&old("ONCRMLEADADD", "https://elsewhere.example/hook")));
 }
 
 #[tokio::test]
 async fn already_bound_counts_only_when_the_portal_lists_it() {
-    for (listed, problems) in [(true, 0), (false, 3)] {
+    for (listed, problems) in [(true, 0), (false, 4)] {
         let asked = Mutex::new(0);
         let world = World::start(move |request: &Received, _| {
             answer_batch(request, |method, _| match method {
@@ -222,7 +262,7 @@ async fn already_bound_counts_only_when_the_portal_lists_it() {
                     *asked.lock().unwrap() += 1;
                     let first = *asked.lock().unwrap() == 1;
                     let row = |event: &str| json!({"event": event, "handler": EVENTS_URL, "offline": "0"});
-                    let rows = ["OnAppInstall", "ONAPPUPDATE", "ONAPPUNINSTALL"].map(row);
+                    let rows = ["OnAppInstall", "ONAPPUPDATE", "ONAPPUNINSTALL", "ONAPPTEST"].map(row);
                     Ok(if first || !listed { json!([]) } else { json!(rows) })
                 }
                 "event.bind" => Err(("ERROR_CORE", "Handler already binded")),
@@ -249,11 +289,52 @@ async fn a_refused_robot_is_a_problem_and_the_rest_is_done() {
     })
     .await;
     let done = report(&world, &[]).await;
-    assert_eq!((done.problems.len(), done.bound.len()), (1, 6));
+    assert_eq!((done.problems.len(), done.bound.len()), (1, 7));
+    assert_eq!(done.robots, Tally { wanted: 1, stand: 0 });
     assert_eq!(done.notes(Language::Ru).len(), 1);
     assert!(world.store.registrations.lock().unwrap().is_empty());
     let error = world.crm.reconcile(&world.portal, &[]).await.unwrap_err();
     assert_eq!((error.class, error.code.as_str()), (FailureClass::Rejected, "ERROR_WRONG_HANDLER_URL"));
+}
+
+#[tokio::test]
+async fn tabs_at_an_old_address_or_with_an_old_title_are_bound_again() {
+    let state = Shared::default();
+    let place = |code: &str, url: &str, title: &str| (code.to_owned(), url.to_owned(), title.to_owned());
+    let foreign = place("CRM_DEAL_DETAIL_TAB", "https://elsewhere.example/tab", "Other");
+    state.lock().unwrap().places = vec![
+        place("CRM_LEAD_DETAIL_TAB", "https://old.example/bitrix24/main/placements/card", "Messages"),
+        place("CRM_DEAL_DETAIL_TAB", TAB_URL, "An old title"),
+        foreign.clone(),
+    ];
+    let world = world(&state).await;
+    let done = report(&world, &[]).await;
+    assert_eq!(done.unplaced, ["CRM_LEAD_DETAIL_TAB", "CRM_DEAL_DETAIL_TAB"]);
+    assert_eq!((done.placed.as_slice(), done.problems.len()), (TABS.map(str::to_owned).as_slice(), 0));
+    let places = state.lock().unwrap().places.clone();
+    assert_eq!(places.len(), 6);
+    assert!(places.contains(&foreign), "what is not ours stays");
+    assert!(places.iter().all(|known| *known == foreign || known.1 == TAB_URL));
+    let again = report(&world, &[]).await;
+    assert_eq!((again.places, again.placed, again.unplaced), (tally(5), vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_place_the_portal_does_not_have_is_counted_and_is_no_problem() {
+    let state = Shared::default();
+    let shared = Arc::clone(&state);
+    let world = World::start(move |request, _| {
+        answer_batch(request, |method, params| match method {
+            "placement.bind" if params["PLACEMENT"] == json!("CRM_LEAD_DETAIL_TAB") => {
+                Err(("ERROR_PLACEMENT_NOT_FOUND", "Placement not found"))
+            }
+            "crm.type.list" => Err(("ACCESS_DENIED", "x")),
+            _ => portal(&mut shared.lock().unwrap(), method, params),
+        })
+    })
+    .await;
+    let done = report(&world, &[]).await;
+    assert_eq!((done.places, done.problems), (Tally { wanted: 4, stand: 3 }, vec![]));
 }
 
 #[tokio::test]
