@@ -1,6 +1,7 @@
-//! The commands of the program: serve, migrate, backup, restore, check-config, doctor, redrive, openapi.
+//! The commands of the program: serve, migrate, backup, restore, check-config, doctor, redrive, package, openapi.
 
 mod doctor;
+mod package;
 mod recover;
 mod redrive;
 
@@ -48,6 +49,8 @@ enum Command {
     },
     /// Check database, clock, public address and every channel, live
     Doctor,
+    /// Make what marketplaces are given, for this service's own address
+    Package(package::Package),
     /// Let dead letters live again
     Redrive(redrive::Redrive),
     /// Print the description of the API
@@ -97,6 +100,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<bool> {
         Command::Backup(backup) => runtime()?.block_on(backup.run(&config)).map(|()| true),
         Command::Restore(restore) => runtime()?.block_on(restore.run(&config)).map(|()| true),
         Command::Doctor => runtime()?.block_on(doctor::run(&config)),
+        Command::Package(package) => package.run(&config).and_then(|said| print(&said)).map(|()| true),
         Command::Redrive(redrive) => runtime()?.block_on(redrive.run(&config)).map(|()| true),
         Command::Openapi => Ok(true),
     }

@@ -1,5 +1,8 @@
 //! What the CRMs must know of us: `connector-manifests/`, compiled in.
 
+pub mod amocrm;
+mod zip;
+
 use serde::Deserialize;
 
 use crate::domain::channel::Messenger;

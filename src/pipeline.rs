@@ -19,6 +19,7 @@ pub mod mailbox;
 pub mod peers;
 pub mod policy;
 pub mod preflight;
+pub mod rehearse;
 pub mod report;
 pub mod retention;
 pub mod scheduler;

@@ -88,6 +88,14 @@ pub trait Templates: Send + Sync {
     /// # Errors
     /// As [`Provider::send`].
     async fn find(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError>;
+
+    /// Every translation of every template, for people to choose from; `None` where the vendor only knows single ones.
+    ///
+    /// # Errors
+    /// As [`Provider::send`].
+    async fn list(&self, _channel: &Channel) -> Result<Option<Vec<TemplateDef>>, SendError> {
+        Ok(None)
+    }
 }
 
 /// Why a verified callback could not be read.

@@ -94,7 +94,7 @@ pub(super) async fn prepare(
 }
 
 /// Finds the template at the vendor and puts the values in.
-async fn fill(
+pub(super) async fn fill(
     pipeline: &Pipeline,
     channel: &Channel,
     provider: &Arc<dyn Provider>,
@@ -113,6 +113,28 @@ async fn fill(
         }
     };
     template::fill(&chosen, &call.params, &call.files).map_err(Refusal::Failed)
+}
+
+/// Every template of a channel; empty where its vendor has none or does not list them. Asked for again after a few
+/// seconds, because whoever looks has often just made one.
+pub(super) async fn all(
+    pipeline: &Pipeline,
+    channel: &Channel,
+    provider: &Arc<dyn Provider>,
+    now: Timestamp,
+) -> Result<Vec<TemplateDef>, SendError> {
+    let Some(templates) = provider.templates() else { return Ok(Vec::new()) };
+    // No template is without a name.
+    let key = (channel.id.clone(), String::new());
+    if let Some(known) = pipeline.templates.known.get(&key).await
+        && now.since(known.asked) < ASK_AGAIN
+    {
+        return Ok(known.templates.clone());
+    }
+    let listed = templates.list(channel).await?.unwrap_or_default();
+    let known = Known { templates: listed.clone(), asked: now };
+    pipeline.templates.known.insert(key, Arc::new(known)).await;
+    Ok(listed)
 }
 
 /// Many messages may ask for one template at once; the vendor is asked once.

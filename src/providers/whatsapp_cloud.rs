@@ -156,7 +156,9 @@ fn success(answer: &Answer) -> Option<Value> {
 /// The query of one page of templates.
 fn template_query(name: &str, after: &str) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("name", name);
+    if !name.is_empty() {
+        query.append_pair("name", name);
+    }
     query.append_pair("fields", "name,status,category,language,components,parameter_format");
     query.append_pair("limit", &PAGE_SIZE.to_string());
     if !after.is_empty() {
@@ -205,16 +207,9 @@ impl Provider for WhatsappCloud {
     }
 }
 
-#[async_trait]
-impl Templates for WhatsappCloud {
-    /// Looks a template up by name, page by page.
-    ///
-    /// The vendor's own name filter may match more than the name, so it is repeated here. Pages are followed by their
-    /// cursor and never by the `next` address, which an answer could point anywhere, and which carries the token.
-    ///
-    /// A channel without `waba_id` cannot look anything up; that refuses the message and does not pause the channel,
-    /// because its texts and files still go.
-    async fn find(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError> {
+impl WhatsappCloud {
+    /// Templates whose name is like `name`, page by page; all of them when it is empty.
+    async fn pages(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError> {
         if channel.credential(WABA_ID).trim().is_empty() {
             let failure = Failure::with(ErrorCode::TemplateNotFound, format!("{name}: {WABA_ID} ?"));
             return Err(refusal(FailureClass::NotPermitted, failure));
@@ -226,7 +221,7 @@ impl Templates for WhatsappCloud {
             let url = format!("{object}/message_templates?{}", template_query(name, &after));
             let page = self.read(channel, url, token).await?;
             let entries = page.get("data").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            found.extend(entries.iter().filter_map(templates::read).filter(|def| def.id.name == name));
+            found.extend(entries.iter().filter_map(templates::read));
             // The last page carries a cursor too, so the cursor alone does not say that there is more.
             let more = page.pointer("/paging/next").is_some() || entries.len() >= PAGE_SIZE;
             let cursor = page.pointer("/paging/cursors/after").and_then(Value::as_str).unwrap_or_default();
@@ -236,5 +231,25 @@ impl Templates for WhatsappCloud {
             cursor.clone_into(&mut after);
         }
         Ok(found)
+    }
+}
+
+#[async_trait]
+impl Templates for WhatsappCloud {
+    /// Looks a template up by name, page by page.
+    ///
+    /// The vendor's own name filter may match more than the name, so it is repeated here. Pages are followed by their
+    /// cursor and never by the `next` address, which an answer could point anywhere, and which carries the token.
+    ///
+    /// A channel without `waba_id` cannot look anything up; that refuses the message and does not pause the channel,
+    /// because its texts and files still go.
+    async fn find(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError> {
+        let mut found = self.pages(channel, name).await?;
+        found.retain(|def| def.id.name == name);
+        Ok(found)
+    }
+
+    async fn list(&self, channel: &Channel) -> Result<Option<Vec<TemplateDef>>, SendError> {
+        self.pages(channel, "").await.map(Some)
     }
 }

@@ -19,12 +19,12 @@ use crate::world::{DEAL, Wish, World, free_port};
 const PHONE: &str = "79161234567";
 /// Longest wait for something to appear; a busy machine draws slowly.
 const SEEN: Duration = Duration::from_secs(30);
-const DESK: (u32, u32) = (1280, 800);
-const HAND: (u32, u32) = (400, 840);
+pub(crate) const DESK: (u32, u32) = (1280, 800);
+pub(crate) const HAND: (u32, u32) = (400, 840);
 
 /// A browser of its own, without a window.
-struct Browser {
-    client: Client,
+pub(crate) struct Browser {
+    pub(crate) client: Client,
     driver: Child,
     port: u16,
     session: String,
@@ -57,7 +57,7 @@ fn program(name: &str) -> std::ffi::OsString {
 }
 
 impl Browser {
-    async fn open(language: &str, size: (u32, u32)) -> Self {
+    pub(crate) async fn open(language: &str, size: (u32, u32)) -> Self {
         let (chromium, chromedriver) = (program("CHROMIUM"), program("CHROMEDRIVER"));
         let profile = tempfile::tempdir().unwrap();
         let port = free_port();
@@ -98,7 +98,7 @@ impl Browser {
         Self { client, driver, port, session, size, _profile: profile }
     }
 
-    async fn see(&self, css: &str) -> Element {
+    pub(crate) async fn see(&self, css: &str) -> Element {
         let wait = self.client.wait().at_most(SEEN).every(Duration::from_millis(50));
         match wait.for_element(Locator::Css(css)).await {
             Ok(element) => element,
@@ -110,7 +110,7 @@ impl Browser {
     }
 
     /// Waits until the script gives something true; gives it.
-    async fn until(&self, what: &str, script: &str) -> Value {
+    pub(crate) async fn until(&self, what: &str, script: &str) -> Value {
         let deadline = Instant::now() + SEEN;
         loop {
             let value = self.client.execute(script, vec![]).await.unwrap();
@@ -125,19 +125,19 @@ impl Browser {
         }
     }
 
-    async fn text(&self, css: &str) -> String {
+    pub(crate) async fn text(&self, css: &str) -> String {
         self.see(css).await.text().await.unwrap()
     }
 
-    async fn click(&self, css: &str) {
+    pub(crate) async fn click(&self, css: &str) {
         self.see(css).await.click().await.unwrap();
     }
 
-    async fn count(&self, css: &str) -> usize {
+    pub(crate) async fn count(&self, css: &str) -> usize {
         self.client.find_all(Locator::Css(css)).await.unwrap().len()
     }
 
-    async fn picture(&self, name: &str) {
+    pub(crate) async fn picture(&self, name: &str) {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("screenshots");
         std::fs::create_dir_all(&folder).unwrap();
         let png = self.client.screenshot().await.unwrap();
@@ -177,7 +177,7 @@ impl Browser {
     }
 
     /// What the browser complained about: refused by policy, broken scripts, missing files.
-    async fn complaints(&self, http: &reqwest::Client) -> Vec<String> {
+    pub(crate) async fn complaints(&self, http: &reqwest::Client) -> Vec<String> {
         let url = format!("http://127.0.0.1:{}/session/{}/se/log", self.port, self.session);
         let answer = http.post(url).json(&json!({"type": "browser"})).send().await.unwrap();
         let log: Value = answer.json().await.unwrap();

@@ -5,7 +5,10 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod amocrm;
+mod amocrm_browser;
 mod amocrm_kill;
+mod amocrm_map;
+mod amocrm_widget;
 mod api;
 mod arena;
 mod bad_input;

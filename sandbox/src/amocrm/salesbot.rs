@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::Sha512;
 
+use super::flow::{self, Next};
 use super::rest::Ask;
 use super::{AccountCell, IntegrationSpec};
 use crate::{
@@ -74,6 +75,11 @@ pub struct BotRun {
     pub continues: u32,
     /// When it went on, milliseconds.
     pub continued_ms: Option<Millis>,
+    /// The way it left its block by, if it ran the code of one; words if it could not go on.
+    pub left: Option<String>,
+    /// The code of the block, and step and handler to go on at.
+    #[serde(skip)]
+    pub(super) block: Option<(Value, (usize, usize))>,
 }
 
 impl BotRun {
@@ -163,6 +169,8 @@ pub(super) fn run(world: &Arc<World>, cell: &Arc<AccountCell>, integration: &Int
             data: Map::new(),
             continues: 0,
             continued_ms: None,
+            left: None,
+            block: None,
         });
         (bot_id, continue_id, contact.unwrap_or(0))
     };
@@ -252,6 +260,11 @@ pub(super) fn go_on(ask: &Ask<'_>, target: &str, kind: &str, bot: &str, id: &str
     run.state = BotState::Continued;
     run.data = data;
     run.continued_ms = Some(ask.world.now_ms());
+    run.left = run.block.as_ref().map(|(code, at)| match flow::run(code, *at, &run.data) {
+        Next::Exit(way) => way,
+        Next::Call { .. } => "called once more".to_owned(),
+        Next::Stuck(words) => words,
+    });
     drop(state);
     ask.world.change("amo.bot", &ask.cell.scope(), id);
     Response::new(202, "application/json", "")
