@@ -544,10 +544,14 @@ define(['jquery'], function ($) {
         });
         $channel.on('change', function () { drawTemplates(data); });
         $template.on('change', function () { drawParams(data); });
-        $text.on('input', function () { request = null; });
+        // Another message is another request, and what was said of the one before is over.
+        $place.off('.mostik').on('input.mostik change.mostik', function () {
+          request = null;
+          $said.empty();
+        });
         $send.on('click', function () { send(data); });
         $place.empty().append(labelled('to', $to), labelled('channel', $channel), labelled('template', $template),
-          $params, labelled('text', $text), node('p', 'hint', say('free_text')), $send, $said);
+          $params, labelled('text', $text).append(node('span', 'hint', say('free_text'))), $send, $said);
         drawTemplates(data);
       }, function (words) {
         trouble($place, words, function () {

@@ -116,12 +116,17 @@ async fn a_step_is_written_saved_and_run(language: &'static str) {
         (&json!("1"), &json!("send_message"), &json!(template))
     );
     assert_eq!((&data["params"], &data["lead"]), (&json!(["{{contact.name}}", "1204"]), &json!("{{lead.id}}")));
-    // The frozen code runs: the contact has no name that the bot would fill in, so the default stands there.
-    let lead = amo.lead("79058880001");
-    let bot = amo.account.run_block(0, lead).unwrap();
-    let run = amo.went_on(bot).await;
-    assert_eq!((run.state, run.left.as_deref()), (BotState::Continued, Some("success")), "{:?}", run.data);
-    amo.note_says(lead, "Прочитано").await;
+    // The frozen code runs, and the bot fills in the name; where there is none, the default stands.
+    for (phone, name) in [("79058880001", "Анна Ким"), ("79058880011", "")] {
+        let contact = amo.account.add_contact(name, &[(phone, "MOB")]);
+        let lead = amo.account.add_lead("Заказ", &[contact]);
+        let run = amo.went_on(amo.account.run_block(0, lead).unwrap()).await;
+        assert_eq!((run.state, run.left.as_deref()), (BotState::Continued, Some("success")), "{:?}", run.data);
+        let default = if russian { "клиент" } else { "friend" };
+        let shown = amo.world.messages(phone)[0].shown.text.clone();
+        assert!(shown.contains(if name.is_empty() { default } else { name }), "{shown}");
+        amo.note_says(lead, "Прочитано").await;
+    }
     desk.is_clean(0).await;
     // The other way out.
     let nobody = amo.account.add_lead("Заказ", &[]);
