@@ -148,7 +148,8 @@ define(['jquery'], function ($) {
     }
 
     // A form over the inputs that amoCRM saves: what is chosen here is written there.
-    function Form($place, code, input, data) {
+    // The pipeline, other than a bot, fills nothing in: there no fields of the card are offered.
+    function Form($place, code, input, data, ofPipeline) {
       var form = this;
       var action = $.grep(data.actions, function (known) { return known.code === code; })[0];
       var $fields = node('div', 'fields');
@@ -198,7 +199,7 @@ define(['jquery'], function ($) {
 
       // Asks the service what would fail; called when nothing has changed for a moment.
       function check() {
-        var asked = call('POST', 'check', { data: form.values() });
+        var asked = call('POST', 'check', { data: form.values(), pipeline: ofPipeline });
         asking = asked;
         asked.then(function (answer) {
           if (asking === asked) {
@@ -273,6 +274,9 @@ define(['jquery'], function ($) {
       };
 
       function insert($into) {
+        if (ofPipeline) {
+          return $();
+        }
         var $list = node('select', 'insert').attr('aria-label', say('insert'));
         $list.append($('<option>', { value: '' }).text(say('insert')));
         $.each(PLACES, function (at, place) {
@@ -391,16 +395,16 @@ define(['jquery'], function ($) {
     }
 
     // Draws a form in `$place` as soon as the lists are there.
-    function draw($place, code, input, key) {
+    function draw($place, code, input, ofPipeline) {
       $place.text(say('loading'));
       options().then(function (data) {
-        if (key) {
+        if (ofPipeline) {
           input('key').val(data.key).trigger('change');
         }
-        forms[code] = new Form($place, code, input, data);
+        forms[code] = new Form($place, code, input, data, ofPipeline);
       }, function (words) {
         trouble($place, words, function () {
-          draw($place, code, input, key);
+          draw($place, code, input, ofPipeline);
         });
       });
     }

@@ -256,6 +256,10 @@ async fn what_would_fail_at_run_time_is_told_while_the_step_is_written() {
         assert_eq!(first.0, field, "{data}: {answer}");
         assert!(first.1.contains(words), "{data}: {answer}");
     }
+    // The pipeline fills nothing in, so what a bot would fill in is told there.
+    let named = step(json!({"text": "{{contact.name}}, hello"}));
+    let (_, answer) = widget.post("check", json!({"lang": "en", "pipeline": true, "data": named})).await;
+    assert!(answer["problems"][0]["text"].as_str().unwrap().contains("{{contact.name}}"), "{answer}");
     let (_, russian) = widget.post("check", json!({"lang": "ru", "data": step(json!({}))})).await;
     assert!(russian["problems"][0]["text"].as_str().unwrap().contains("Нет ни текста"), "{russian}");
 }

@@ -148,23 +148,39 @@ fn may_be_empty(param: &str) -> bool {
     rest.is_empty()
 }
 
-/// What a step with these values would come to when it runs.
+/// Who will carry an action out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Carrier {
+    /// A Salesbot, which fills in what it knows of the card.
+    Bot,
+    /// A stage of the pipeline, which hands settings over as they were saved.
+    Pipeline,
+}
+
+/// What an action with these values would come to.
 #[must_use]
-pub fn rehearse(data: &Value) -> Rehearsal {
+pub fn rehearse(data: &Value, carrier: Carrier) -> Rehearsal {
     let values = values::read(Some(data));
     let (params, defaults) = (list(&values, "params"), list(&values, PARAM_DEFAULTS));
     let has_default = |place: usize| defaults.get(place).is_some_and(|default| !default.trim().is_empty());
     let bare = params.iter().enumerate().filter(|(place, param)| may_be_empty(param) && !has_default(*place));
     let bare = bare.map(|(place, _)| place + 1).collect();
-    let filled: Values = values
+    let filled: Values = match carrier {
+        Carrier::Bot => with_stand_ins(&values),
+        Carrier::Pipeline => values.clone(),
+    };
+    Rehearsal { body: values::asked_of(&values::code_of(&values), &filled).body, may_be_empty: bare }
+}
+
+fn with_stand_ins(values: &Values) -> Values {
+    values
         .iter()
         .map(|(key, value)| {
             let value_of_place = if key == "files" { STAND_IN_FILE } else { STAND_IN };
             let filled: Vec<String> = texts(value).iter().map(|text| stand_in(text, value_of_place)).collect();
             (key.clone(), filled.into())
         })
-        .collect();
-    Rehearsal { body: values::asked_of(&values::code_of(&values), &filled).body, may_be_empty: bare }
+        .collect()
 }
 
 fn list(values: &Values, key: &str) -> Vec<String> {
@@ -179,7 +195,7 @@ mod tests {
     use crate::domain::outcome::ErrorCode;
 
     fn refused(data: &Value) -> Option<ErrorCode> {
-        match rehearse(data).body {
+        match rehearse(data, Carrier::Bot).body {
             CommandBody::Invalid { failure } => Some(failure.code),
             CommandBody::SendMessage(_) | CommandBody::Answer(_) => None,
         }
@@ -197,10 +213,17 @@ mod tests {
     }
 
     #[test]
+    fn the_pipeline_fills_nothing_in() {
+        let data = json!({"action": "send_message", "text": "{{contact.name}}, hello"});
+        let CommandBody::Invalid { failure } = rehearse(&data, Carrier::Pipeline).body else { panic!("it would pass") };
+        assert_eq!(failure.code, ErrorCode::UnresolvedPlaceholder);
+    }
+
+    #[test]
     fn a_parameter_that_may_be_empty_wants_a_default() {
         let bare = |params: Value, defaults: Value| {
             let data = json!({"action": "send_message", "template": "t", "params": params, "param_defaults": defaults});
-            rehearse(&data).may_be_empty
+            rehearse(&data, Carrier::Bot).may_be_empty
         };
         assert_eq!(bare(json!(["{{contact.name}}", "{{lead.id}}", "Mr {{contact.name}}", ""]), json!([])), [1, 4]);
         assert_eq!(bare(json!(["{{contact.name}}{{name}}", "n={{lead.cf.1}}"]), json!(["friend"])), [2]);

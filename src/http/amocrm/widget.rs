@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{SOURCE, account, require_app};
-use crate::crm::amocrm::widget::{self, Visitor};
+use crate::crm::amocrm::widget::{self, Carrier, Visitor};
 use crate::domain::channel::{Channel, ChannelState};
 use crate::domain::command::CommandBody;
 use crate::domain::ids::{ChannelId, CommandId};
@@ -315,6 +315,9 @@ struct Draft {
     lang: String,
     /// As a step will carry it.
     data: Value,
+    /// It will be an action of a pipeline's stage, and no step of a bot.
+    #[serde(default)]
+    pipeline: bool,
 }
 
 #[derive(Serialize)]
@@ -336,7 +339,8 @@ async fn check(
     Document(draft): Document<Draft>,
 ) -> Result<impl Responder, Problem> {
     let language = language(&draft.lang, &visit.portal);
-    let rehearsal = widget::rehearse(&draft.data);
+    let carrier = if draft.pipeline { Carrier::Pipeline } else { Carrier::Bot };
+    let rehearsal = widget::rehearse(&draft.data, carrier);
     let failure = match &rehearsal.body {
         CommandBody::Invalid { failure } => Some(failure.clone()),
         CommandBody::SendMessage(send) => state.pipeline.rehearse(&visit.portal.id, send).await?,
