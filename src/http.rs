@@ -16,7 +16,7 @@ use std::sync::Arc;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE};
+use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE, VARY};
 use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers, Next};
 use actix_web::{ResponseError, web};
 use secrecy::SecretString;
@@ -80,8 +80,10 @@ fn in_our_words<B>(response: ServiceResponse<B>) -> actix_web::Result<ErrorHandl
     };
     let (request, theirs) = response.into_parts();
     let mut ours = problem.error_response();
-    if let Some(methods) = theirs.headers().get(ALLOW) {
-        ours.headers_mut().insert(ALLOW, methods.clone());
+    for kept in [ALLOW, ACCESS_CONTROL_ALLOW_ORIGIN, VARY] {
+        if let Some(value) = theirs.headers().get(&kept) {
+            ours.headers_mut().insert(kept, value.clone());
+        }
     }
     Ok(ErrorHandlerResponse::Response(ServiceResponse::new(request, ours).map_into_right_body()))
 }

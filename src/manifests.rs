@@ -1,6 +1,8 @@
 //! What the CRMs must know of us: `connector-manifests/`, compiled in.
 
+pub mod amocrm;
 pub mod listing;
+mod zip;
 
 use serde::Deserialize;
 

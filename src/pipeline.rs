@@ -22,6 +22,7 @@ mod mirrors;
 pub mod peers;
 pub mod policy;
 pub mod preflight;
+pub mod rehearse;
 pub mod report;
 pub mod retention;
 pub mod scheduler;

@@ -64,7 +64,8 @@ mod whatsapp;
 mod world;
 
 pub use amocrm::{
-    AccountSpec, AmoAccount, AmoInstall, AmoNote, AmoOptions, BotCall, BotRun, BotState, IntegrationSpec,
+    AccountSpec, AmoAccount, AmoInstall, AmoNote, AmoOptions, BotCall, BotRun, BotState, IntegrationSpec, SavedBlock,
+    Trigger,
 };
 pub use bitrix24::{
     AppSpec, Attachment, Automation, Chat, ChatAuthor, ChatMessage, FileShown, InstallView, ItemSpec, ItemView,

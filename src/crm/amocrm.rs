@@ -2,7 +2,7 @@
 //!
 //! Product: amoCRM (CIS) and Kommo, REST v4 with OAuth integrations (public and private) and long-lived tokens, in the
 //! state of the documents read 2026-11 (our protocol reference, sections 1, 3, 6, 8 and 9). What a Salesbot asks comes in
-//! through [`salesbot`]; what we have to tell goes out through [`Crm`]; [`Amocrm::install`], [`Amocrm::proves_removal`]
+//! through [`salesbot`], what a stage of the pipeline asks through [`trigger`], what our widget asks through [`widget`]; what we have to tell goes out through [`Crm`]; [`Amocrm::install`], [`Amocrm::proves_removal`]
 //! and [`Amocrm::is_gone`] serve the life of an installation.
 //!
 //! Invariant: this room knows nothing of the storage (but [`TokenStore`]), of providers, of the pipeline or of HTTP
@@ -20,6 +20,9 @@ mod oauth;
 mod people;
 mod proof;
 pub mod salesbot;
+pub mod trigger;
+mod values;
+pub mod widget;
 
 use std::collections::BTreeMap;
 use std::fmt;

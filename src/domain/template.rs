@@ -68,6 +68,17 @@ pub enum ButtonKind {
     QuickReply,
 }
 
+impl ButtonKind {
+    /// True when a send without its value is refused.
+    #[must_use]
+    pub fn is_required(self) -> bool {
+        match self {
+            Self::Url | Self::CopyCode => true,
+            Self::QuickReply => false,
+        }
+    }
+}
+
 /// One translation of a template as the vendor describes it, reduced to what sending needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TemplateDef {
@@ -201,11 +212,7 @@ pub fn fill(def: &TemplateDef, params: &[String], files: &[String]) -> Result<Fi
         fill_numbered(def, &plain, &mut buttons).map_err(wrong)?
     };
     for button in &def.buttons {
-        let required = match button.kind {
-            ButtonKind::Url | ButtonKind::CopyCode => true,
-            ButtonKind::QuickReply => false,
-        };
-        if required && !buttons.iter().any(|value| value.index == button.index) {
+        if button.kind.is_required() && !buttons.iter().any(|value| value.index == button.index) {
             return Err(wrong(format!("button:{}=…", button.index)));
         }
     }

@@ -1,5 +1,9 @@
 //! amoCRM's side: the return from the consent screen, Salesbot steps, and the word that an integration was disabled.
 
+mod pipeline;
+mod widget;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -15,7 +19,7 @@ use crate::domain::job::QueueKey;
 use crate::domain::language::Language;
 use crate::domain::portal::{CrmKind, Portal, PortalState};
 use crate::domain::time::Timestamp;
-use crate::storage::portals::Installation;
+use crate::storage::portals::{Installation, KnownPortal};
 use crate::telemetry;
 use crate::ui::{self, FrameNotice};
 
@@ -158,23 +162,28 @@ pub async fn step(
         tracing::warn!(app, %error, "step refused");
         Problem::from(error)
     })?;
-    let known = state.storage.find_portal(CrmKind::Amocrm, &app, &proved.account_id, false).await?;
-    // Installed a moment ago by another process.
-    let known = match known {
-        Some(known) => Some(known),
-        None => state.storage.find_portal(CrmKind::Amocrm, &app, &proved.account_id, true).await?,
-    };
-    let known = known.filter(|known| known.portal.state != PortalState::Uninstalled).ok_or_else(|| {
-        telemetry::webhook(SOURCE, "unsigned");
-        tracing::warn!(app, "step of an account that is not installed");
-        Problem::Forbidden("the account is not installed here".to_owned())
-    })?;
+    let known = account(&state, &app, &proved.account_id).await?;
     let step = state.amocrm.read_step(&known.portal, &proved, kind, &body)?;
     let (id, now) = (CommandId::new(&state.ids.ulid()), state.clock.now());
     let command = salesbot::command(&known.portal, &step, id, now);
     state.pipeline.accept(Verified::checked(command)).await?;
     telemetry::webhook(SOURCE, "ok");
     Ok(HttpResponse::Ok().finish())
+}
+
+/// An installed account.
+async fn account(state: &State, app: &str, account_id: &str) -> Result<Arc<KnownPortal>, Problem> {
+    let known = state.storage.find_portal(CrmKind::Amocrm, app, account_id, false).await?;
+    // Installed a moment ago by another process.
+    let known = match known {
+        Some(known) => Some(known),
+        None => state.storage.find_portal(CrmKind::Amocrm, app, account_id, true).await?,
+    };
+    known.filter(|known| known.portal.state != PortalState::Uninstalled).ok_or_else(|| {
+        telemetry::webhook(SOURCE, "unsigned");
+        tracing::warn!(app, "a call for an account that is not installed");
+        Problem::Forbidden("the account is not installed here".to_owned())
+    })
 }
 
 fn body_kind(request: &HttpRequest) -> Result<BodyKind, Problem> {
@@ -237,6 +246,8 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
             .app_data(web::PayloadConfig::new(salesbot::BODY_MAX))
             .service(web::resource("/oauth").get(oauth))
             .service(web::resource("/uninstall").get(uninstall))
-            .service(web::resource("/salesbot").post(step)),
+            .service(web::resource("/salesbot").post(step))
+            .service(web::resource("/pipeline/{key}").post(pipeline::moved))
+            .configure(widget::routes),
     );
 }

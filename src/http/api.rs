@@ -6,7 +6,7 @@
 //! administrator's bearer token, unknown paths included, so that nothing can be learnt without it.
 
 mod amocrm;
-mod body;
+pub(super) mod body;
 mod channels;
 mod dead_letters;
 mod line_settings;
@@ -18,7 +18,7 @@ mod page;
 mod portals;
 #[cfg(test)]
 mod tests;
-mod views;
+pub(super) mod views;
 
 use actix_web::http::header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use actix_web::middleware::DefaultHeaders;

@@ -345,7 +345,7 @@ fn recipients_of(send: &SendMessage, people: &[CardPerson]) -> Vec<Recipient> {
 }
 
 /// The line a robot names; the only one, when it names none.
-fn pick_line<'a>(lines: &'a [Line], wanted: &str) -> Result<&'a Line, Failure> {
+pub(super) fn pick_line<'a>(lines: &'a [Line], wanted: &str) -> Result<&'a Line, Failure> {
     match (wanted, lines) {
         ("", [only]) => Ok(only),
         ("", []) => Err(Failure::new(ErrorCode::NoLine)),
@@ -361,7 +361,7 @@ fn pick_line<'a>(lines: &'a [Line], wanted: &str) -> Result<&'a Line, Failure> {
 }
 
 /// Channels of a line for the chosen messenger, in the line's order of preference.
-async fn channels_for(
+pub(super) async fn channels_for(
     pipeline: &Pipeline,
     line: &Line,
     messenger: Option<Messenger>,

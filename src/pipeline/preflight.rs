@@ -35,7 +35,7 @@ impl TemplateCache {
     pub(super) fn new(fresh: Duration) -> Self {
         Self {
             known: Cache::builder().max_capacity(2_000).time_to_live(fresh).build(),
-            lists: Cache::builder().max_capacity(500).time_to_live(fresh).build(),
+            lists: Cache::builder().max_capacity(500).time_to_live(ASK_AGAIN.to_duration()).build(),
         }
     }
 
@@ -47,18 +47,17 @@ impl TemplateCache {
 }
 
 impl Pipeline {
-    /// Templates of a channel that may be sent now, as its vendor described them at most some minutes ago; none where the
-    /// vendor has no templates. A page asks this, so many people ask at once and the vendor is asked once.
+    /// Every template of a channel in the order of their names, some seconds old at most: whoever looks has often just made
+    /// one. None where the vendor has no templates. Pages ask this, so many ask at once and the vendor is asked once.
     ///
     /// # Errors
     /// [`SendError`] of the vendor.
-    pub async fn sendable_templates(&self, channel: &Channel) -> Result<Arc<Vec<TemplateDef>>, Arc<SendError>> {
+    pub async fn templates_of(&self, channel: &Channel) -> Result<Arc<Vec<TemplateDef>>, Arc<SendError>> {
         let Some(templates) = self.provider_of(channel).and_then(|provider| provider.templates()) else {
             return Ok(Arc::default());
         };
         let ask = async {
             let mut found = templates.list(channel).await?;
-            found.retain(|def| def.sendable);
             found.sort_by_key(|one| one.id.label());
             Ok::<_, SendError>(Arc::new(found))
         };
@@ -120,7 +119,7 @@ pub(super) async fn prepare(
 }
 
 /// Finds the template at the vendor and puts the values in.
-async fn fill(
+pub(super) async fn fill(
     pipeline: &Pipeline,
     channel: &Channel,
     provider: &Arc<dyn Provider>,

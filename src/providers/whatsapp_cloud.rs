@@ -253,28 +253,9 @@ impl MediaFiles for WhatsappCloud {
     }
 }
 
-#[async_trait]
-impl Templates for WhatsappCloud {
-    /// Looks a template up by name, page by page.
-    ///
-    /// The vendor's own name filter may match more than the name, so it is repeated here. Pages are followed by their
-    /// cursor and never by the `next` address, which an answer could point anywhere, and which carries the token.
-    ///
-    /// A channel without `waba_id` cannot look anything up; that refuses the message and does not pause the channel,
-    /// because its texts and files still go.
-    async fn find(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError> {
-        let found = self.template_pages(channel, name).await?;
-        Ok(found.into_iter().filter(|def| def.id.name == name).collect())
-    }
-
-    async fn list(&self, channel: &Channel) -> Result<Vec<TemplateDef>, SendError> {
-        self.template_pages(channel, "").await
-    }
-}
-
 impl WhatsappCloud {
-    /// Templates page by page; an empty name asks for all.
-    async fn template_pages(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError> {
+    /// Templates whose name is like `name`, page by page; all of them when it is empty.
+    async fn pages(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError> {
         if channel.credential(WABA_ID).trim().is_empty() {
             let failure = Failure::with(ErrorCode::TemplateNotFound, format!("{name}: {WABA_ID} ?"));
             return Err(refusal(FailureClass::NotPermitted, failure));
@@ -296,5 +277,25 @@ impl WhatsappCloud {
             cursor.clone_into(&mut after);
         }
         Ok(found)
+    }
+}
+
+#[async_trait]
+impl Templates for WhatsappCloud {
+    /// Looks a template up by name, page by page.
+    ///
+    /// The vendor's own name filter may match more than the name, so it is repeated here. Pages are followed by their
+    /// cursor and never by the `next` address, which an answer could point anywhere, and which carries the token.
+    ///
+    /// A channel without `waba_id` cannot look anything up; that refuses the message and does not pause the channel,
+    /// because its texts and files still go.
+    async fn find(&self, channel: &Channel, name: &str) -> Result<Vec<TemplateDef>, SendError> {
+        let mut found = self.pages(channel, name).await?;
+        found.retain(|def| def.id.name == name);
+        Ok(found)
+    }
+
+    async fn list(&self, channel: &Channel) -> Result<Vec<TemplateDef>, SendError> {
+        self.pages(channel, "").await
     }
 }

@@ -17,11 +17,16 @@ impl Storage {
     pub async fn begin_authorization(&self, app: &str) -> Result<String, StorageError> {
         let now = self.clock.now();
         self.db.write(sql::AUTHORIZATIONS_EXPIRE, args![self.expired(now).0]).await?;
-        // Unguessable, because every sealing draws a fresh nonce.
-        let sealed = self.sealer.seal("authorizations.state", &self.ids.ulid())?;
-        let state: String = Sha256::digest(sealed.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let state = self.fresh_word()?;
         self.db.write(sql::AUTHORIZATION_ADD, args![state.as_str(), app, now.0]).await?;
         Ok(state)
+    }
+
+    /// A word nobody can guess: 64 hexadecimal digits.
+    pub(super) fn fresh_word(&self) -> Result<String, StorageError> {
+        // Every sealing draws a fresh nonce.
+        let sealed = self.sealer.seal("authorizations.state", &self.ids.ulid())?;
+        Ok(Sha256::digest(sealed.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Uses a word up; false when it was never given for this application, was used before, or is too old.

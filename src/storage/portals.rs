@@ -185,6 +185,25 @@ impl Storage {
         Ok(self.read_portal(&row)?.portal)
     }
 
+    /// The word with which calls that the CRM does not sign prove that they are of this portal; made when it is first asked
+    /// for, and kept until the application is removed.
+    ///
+    /// # Errors
+    /// [`StorageError`]; may be repeated.
+    pub async fn word_of(&self, id: &PortalId) -> Result<String, StorageError> {
+        let known = self.portal(id).await?;
+        if let Some(word) = known.and_then(|known| known.application_token.clone()) {
+            return Ok(word);
+        }
+        let sealed = self.sealer.seal(&token_place(id), &self.fresh_word()?)?;
+        self.db.write(sql::PORTAL_WORD, args![id.as_str(), sealed]).await?;
+        self.portals.forget(id).await;
+        // Another process may have been first.
+        let known = self.portal(id).await?;
+        let word = known.and_then(|known| known.application_token.clone());
+        word.ok_or_else(|| StorageError::Unavailable("the portal was removed meanwhile".to_owned()))
+    }
+
     /// The portal can, or for the given reason cannot, be talked to.
     ///
     /// # Errors

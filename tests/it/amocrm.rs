@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::world::{Wish, World, free_port};
 
 pub(crate) const CLIENT: &str = "1f2e3d4c-5b6a-4798-8a9b-0c1d2e3f4a5b";
-const SECRET: &str = "Zk3vQ9rT1xWmY7pL5sN8dB2hJ6gF4cA0eU1iO9tR7yK3mV5nX8bC2zD4wS6qP0la";
+pub(crate) const SECRET: &str = "Zk3vQ9rT1xWmY7pL5sN8dB2hJ6gF4cA0eU1iO9tR7yK3mV5nX8bC2zD4wS6qP0la";
 
 /// A world with an account of amoCRM in it.
 pub(crate) struct Amo {
@@ -56,7 +56,7 @@ impl Amo {
     }
 
     /// The account as the API shows it.
-    async fn portal(&self) -> Value {
+    pub(crate) async fn portal(&self) -> Value {
         let (_, list) = self.world.get("/api/v1/portals").await;
         let items = list["items"].as_array().unwrap().clone();
         items.into_iter().find(|portal| portal["crm"] == "amocrm").unwrap_or(Value::Null)
@@ -78,7 +78,7 @@ impl Amo {
     }
 
     /// Waits until the bot goes on.
-    async fn went_on(&self, bot: i64) -> BotRun {
+    pub(crate) async fn went_on(&self, bot: i64) -> BotRun {
         self.world.until("the bot goes on", |_| self.run(bot).state == BotState::Continued).await;
         self.run(bot)
     }
@@ -94,13 +94,13 @@ impl Amo {
         notes.into_iter().next()
     }
 
-    async fn note_says(&self, lead: i64, words: &str) {
+    pub(crate) async fn note_says(&self, lead: i64, words: &str) {
         let says = |_: &World| self.note(lead).is_some_and(|note| note.text.contains(words));
         self.world.until(&format!("the note says {words}"), says).await;
     }
 
     /// What amoCRM had to refuse or found careless.
-    fn complaints(&self) -> Vec<String> {
+    pub(crate) fn complaints(&self) -> Vec<String> {
         let all = self.world.sandbox.violations();
         all.iter().filter(|v| v.target.starts_with("amo")).map(|violation| format!("{violation:?}")).collect()
     }

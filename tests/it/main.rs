@@ -5,14 +5,17 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod amocrm;
+mod amocrm_browser;
 mod amocrm_kill;
+mod amocrm_map;
+mod amocrm_widget;
 mod api;
 mod arena;
 mod bad_input;
 mod bitrix_manual;
 mod browser;
-mod chat_troubles;
 mod browser_pages;
+mod chat_troubles;
 mod chats;
 mod demo;
 mod deploy;

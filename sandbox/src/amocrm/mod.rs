@@ -4,9 +4,12 @@
 //! One port plays every host: `http://127.0.0.1:PORT/{subdomain}/…` is an account's, `/api-b/…` the shared API host that
 //! knows renamed accounts (§1.6). Without a subdomain (`/api/v4/…`) the host is not checked.
 
+mod flow;
 mod handle;
+mod host;
 mod notes;
 mod oauth;
+pub(crate) mod package;
 mod rest;
 mod salesbot;
 
@@ -21,6 +24,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 pub use handle::{AmoAccount, AmoInstall};
+pub use host::{SavedBlock, Trigger};
 pub use notes::AmoNote;
 pub use salesbot::{BotCall, BotRun, BotState};
 
@@ -128,6 +132,7 @@ pub(crate) struct AccountState {
     contacts: BTreeMap<i64, Value>,
     notes: Vec<notes::AmoNote>,
     bots: Vec<salesbot::BotRun>,
+    host: host::HostState,
     next_id: i64,
 }
 
@@ -287,6 +292,15 @@ async fn route(world: &Arc<World>, request: Request) -> Response {
     {
         world.journal.count("amo.wrong_host");
         return Response::html(404, "<html><h1>404 Not Found</h1></html>");
+    }
+    if let (Some(cell), [place @ ("host" | "widgets"), rest @ ..]) =
+        (label.and_then(|label| world.amo.by_label(label)), rest)
+    {
+        let account = AmoAccount { world: world.clone(), cell };
+        return match (*place, rest) {
+            ("widgets", [code, rest @ ..]) => host::widget_file(&account, code, rest),
+            _ => host::route(&account, &request, rest),
+        };
     }
     match rest {
         ["oauth2", ..] => oauth::route(world, &request, label, rest).await,

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::Sha512;
 
+use super::flow::{self, Next};
 use super::rest::Ask;
-use super::{AccountCell, IntegrationSpec};
+use super::{AccountCell, AccountState, IntegrationSpec};
 use crate::{
     clock::Millis,
     courier::Parcel,
@@ -37,7 +38,7 @@ pub struct BotCall {
     pub url: String,
     /// The lead it runs on; 0 = a contact's bot.
     pub lead: i64,
-    /// `data`; `{{lead.id}}` and `{{contact.id}}` are filled in.
+    /// `data`; places of the lead and its main contact are filled in.
     pub data: Value,
 }
 
@@ -74,6 +75,11 @@ pub struct BotRun {
     pub continues: u32,
     /// When it went on, milliseconds.
     pub continued_ms: Option<Millis>,
+    /// The way it left its block by, if it ran the code of one; words if it could not go on.
+    pub left: Option<String>,
+    /// The code of the block, and step and handler to go on at.
+    #[serde(skip)]
+    pub(super) block: Option<(Value, (usize, usize))>,
 }
 
 impl BotRun {
@@ -131,17 +137,38 @@ pub(super) fn body(json_bots: bool, token: &str, data: &Value, return_url: &str)
     (Bytes::from(form.finish()), "application/x-www-form-urlencoded")
 }
 
+/// What places of a bot's texts stand for (§3.2): those of its lead and main contact that a connector meets.
+fn places(state: &AccountState, lead: i64, contact: i64) -> Vec<(String, String)> {
+    let card = state.leads.get(&lead);
+    let person = state.contacts.get(&contact);
+    let number = |key: &str| card.and_then(|card| card[key].as_i64()).map(|value| value.to_string());
+    let name = person.and_then(|person| person["name"].as_str()).map(str::to_owned);
+    let phone = person.map(|person| person.pointer("/custom_fields_values/0/values/0/value").and_then(Value::as_str));
+    let known = [
+        ("lead.id", Some(lead.to_string())),
+        ("contact.id", Some(contact.to_string())),
+        ("lead.price", number("price")),
+        ("lead.status_id", number("status_id")),
+        ("contact.name", name.clone()),
+        ("name", name),
+        ("contact.phone", phone.map(|phone| phone.unwrap_or_default().to_owned())),
+    ];
+    // Of a card that is not there the place itself stays.
+    let known = known.into_iter().filter_map(|(place, value)| Some((format!("{{{{{place}}}}}"), value?)));
+    known.collect()
+}
+
 /// Every value as the text it is expanded to (§3.2, §3.3).
-fn filled(value: &Value, lead: i64, contact: i64) -> Value {
+fn filled(value: &Value, places: &[(String, String)]) -> Value {
     match value {
         Value::String(text) => {
-            let text = text.replace("{{lead.id}}", &lead.to_string()).replace("{{contact.id}}", &contact.to_string());
+            let text = places.iter().fold(text.clone(), |text, (place, value)| text.replace(place, value));
             Value::String(text)
         }
         Value::Number(number) => Value::String(number.to_string()),
-        Value::Array(items) => Value::Array(items.iter().map(|item| filled(item, lead, contact)).collect()),
+        Value::Array(items) => Value::Array(items.iter().map(|item| filled(item, places)).collect()),
         Value::Object(map) => {
-            Value::Object(map.iter().map(|(key, item)| (key.clone(), filled(item, lead, contact))).collect())
+            Value::Object(map.iter().map(|(key, item)| (key.clone(), filled(item, places))).collect())
         }
         other => other.clone(),
     }
@@ -149,7 +176,7 @@ fn filled(value: &Value, lead: i64, contact: i64) -> Value {
 
 /// Runs a step; gives its `continue_id`.
 pub(super) fn run(world: &Arc<World>, cell: &Arc<AccountCell>, integration: &IntegrationSpec, call: &BotCall) -> i64 {
-    let (bot_id, continue_id, contact) = {
+    let (bot_id, continue_id, places) = {
         let mut state = cell.state.lock();
         let (bot_id, continue_id) = (7_712, state.next());
         let lead = state.leads.get(&call.lead);
@@ -163,13 +190,16 @@ pub(super) fn run(world: &Arc<World>, cell: &Arc<AccountCell>, integration: &Int
             data: Map::new(),
             continues: 0,
             continued_ms: None,
+            left: None,
+            block: None,
         });
-        (bot_id, continue_id, contact.unwrap_or(0))
+        let places = places(&state, call.lead, contact.unwrap_or(0));
+        (bot_id, continue_id, places)
     };
     let signed = token(&integration.client_secret, &claims(world, cell, &integration.client_id, call));
     let return_url = format!("https://{}/api/v4/salesbot/{bot_id}/continue/{continue_id}", cell.host());
     let json_bots = world.amo.options.read().json_bots;
-    let (body, kind) = body(json_bots, &signed, &filled(&call.data, call.lead, contact), &return_url);
+    let (body, kind) = body(json_bots, &signed, &filled(&call.data, &places), &return_url);
     let later = cell.clone();
     let parcel = Parcel {
         target: Arc::from("amo.bot"),
@@ -252,6 +282,11 @@ pub(super) fn go_on(ask: &Ask<'_>, target: &str, kind: &str, bot: &str, id: &str
     run.state = BotState::Continued;
     run.data = data;
     run.continued_ms = Some(ask.world.now_ms());
+    run.left = run.block.as_ref().map(|(code, at)| match flow::run(code, *at, &run.data) {
+        Next::Exit(way) => way,
+        Next::Call { .. } => "called once more".to_owned(),
+        Next::Stuck(words) => words,
+    });
     drop(state);
     ask.world.change("amo.bot", &ask.cell.scope(), id);
     Response::new(202, "application/json", "")

@@ -1,5 +1,6 @@
 //! Accounts of amoCRM, integrations, bots.
 
+use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -48,6 +49,14 @@ struct Of {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Upload {
+    client_id: String,
+    /// Base64.
+    archive: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Contact {
     name: String,
     phone: String,
@@ -66,6 +75,13 @@ async fn one(ask: &Ask<'_>, account: &AmoAccount, rest: &[&str]) -> Outcome {
         ("POST", ["uninstall"]) => good(&account.uninstall(&ask.body::<Of>()?.client_id).await?),
         ("POST", ["tokens"]) => {
             good(&json!({"long_lived_token": account.long_lived_token(&ask.body::<Of>()?.client_id, 365)}))
+        }
+        ("POST", ["widget"]) => {
+            let upload: Upload = ask.body()?;
+            let archive = base64::engine::general_purpose::STANDARD.decode(upload.archive.trim());
+            let archive = archive.map_err(|error| anyhow::anyhow!("archive: {error}"))?;
+            account.upload_widget(&upload.client_id, &archive)?;
+            good(&json!({"page": account.page_url()}))
         }
         ("POST", ["contacts"]) => {
             let contact: Contact = ask.body()?;

@@ -66,6 +66,13 @@ impl Hosts {
         }
     }
 
+    /// True when accounts are called at an address that stands for the vendor's (tests, the simulator), and this is its
+    /// origin: pages of accounts come from there, too.
+    pub(super) fn is_stand_in(&self, origin: &str) -> bool {
+        let own = || Url::parse(&self.base("x", "")).is_ok_and(|url| url.origin().ascii_serialization() == origin);
+        self.vendor.is_none() && own()
+    }
+
     /// The vendor's consent page for a person who has not chosen an account yet.
     pub(super) fn consent(&self) -> String {
         let domain = self.domains.first().map_or("", String::as_str);
@@ -112,6 +119,13 @@ mod tests {
         let by_path = hosts("http://127.0.0.1:8/{subdomain}");
         assert_eq!(endpoint(&by_path, "acme.kommo.com").as_deref(), Some("http://127.0.0.1:8/acme/"));
         assert_eq!(by_path.consent(), "http://127.0.0.1:8/www/oauth");
+    }
+
+    #[test]
+    fn pages_come_from_elsewhere_only_where_the_address_stands_for_the_vendors() {
+        assert!(hosts("http://127.0.0.1:8/{subdomain}").is_stand_in("http://127.0.0.1:8"));
+        assert!(!hosts("http://127.0.0.1:8/{subdomain}").is_stand_in("http://127.0.0.1:9"));
+        assert!(!hosts("https://{subdomain}.amocrm.ru").is_stand_in("https://x.amocrm.ru"));
     }
 
     #[test]

@@ -4,24 +4,22 @@
 //! believed, or even put together, before its token is proved, and the address to continue at is never called as it
 //! came: its numbers are put under the account's own address (protocol reference, section "Salesbot", read 2026-11).
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::{Amocrm, proof};
-use crate::crm::asked::{CommandOptions, asked};
+use super::Amocrm;
+use super::proof::{self, Signer};
+use super::values::{self, Values};
+use crate::crm::asked::CommandOptions;
 use crate::domain::command::Command;
 use crate::domain::ids::CommandId;
-use crate::domain::portal::{CardKind, CardRef, Portal};
-use crate::domain::time::{Millis, Timestamp};
-use crate::forms::{self, FormLimits, at, integer, member, text, text_at};
+use crate::domain::portal::{CardRef, Portal};
+use crate::domain::time::Timestamp;
+use crate::forms::{self, FormLimits, at, member, text_at};
 
 /// Longest body of a call. A bot holds 64 KB in all, and a form writes a letter with up to six bytes.
 pub const BODY_MAX: usize = 512 * 1024;
-/// How far the clocks of amoCRM and this machine may disagree.
-const LEEWAY: Millis = Millis::minutes(1);
 /// Bots of this kind, too, are continued under their own path.
 const BOTS: [&str; 2] = ["salesbot", "marketingbot"];
 
@@ -61,7 +59,18 @@ pub struct Step {
     /// `salesbot/7712/continue/990031`.
     path: String,
     bot: String,
-    values: BTreeMap<String, Value>,
+    values: Values,
+}
+
+/// The whole of a body.
+///
+/// # Errors
+/// [`StepError::Malformed`].
+pub(super) fn read_body(kind: BodyKind, body: &[u8]) -> Result<Value, StepError> {
+    match kind {
+        BodyKind::Form => forms::decode(body, FormLimits::default()).map_err(|e| StepError::Malformed(e.to_string())),
+        BodyKind::Json => serde_json::from_slice(body).map_err(|e| StepError::Malformed(format!("no JSON: {e}"))),
+    }
 }
 
 /// The token of a body, and nothing else of it.
@@ -84,35 +93,9 @@ impl Amocrm {
     /// # Errors
     /// [`StepError::Unproved`].
     pub fn prove_step(&self, app: &str, kind: BodyKind, body: &[u8]) -> Result<Proved, StepError> {
-        let unproved = StepError::Unproved;
-        let keys = self.oauth.keys(app).ok_or(unproved("unknown integration"))?;
-        let token = token_of(kind, body).ok_or(unproved("no token"))?;
-        let claims = proof::claims(&keys.secrets, &token).ok_or(unproved("signature"))?;
-        let now = self.clock.now();
-        let moment = |key: &str| member(&claims, key).and_then(integer).map(Timestamp::from_seconds);
-        if moment("exp").is_none_or(|end| end.plus(LEEWAY) <= now) {
-            return Err(unproved("time"));
-        }
-        if moment("nbf").is_some_and(|start| start > now.plus(LEEWAY)) {
-            return Err(unproved("time"));
-        }
-        // Compared without the port, as the vendor's own library does.
-        if !is_for_us(&text_at(&claims, &["aud"]), &self.settings.public_url) {
-            return Err(unproved("audience"));
-        }
-        let client = ["client_uuid", "client_uid"].map(|key| text_at(&claims, &[key]));
-        if !client.contains(&keys.client_id) {
-            return Err(unproved("integration"));
-        }
-        let issuer = Url::parse(&text_at(&claims, &["iss"])).ok();
-        let host = issuer.as_ref().filter(|url| url.scheme() == "https").and_then(Url::host_str);
-        if host.is_none_or(|host| self.hosts.place(host).is_none()) {
-            return Err(unproved("issuer"));
-        }
-        let account_id = text_at(&claims, &["account_id"]);
-        if account_id.is_empty() || !account_id.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(unproved("account"));
-        }
+        let token = token_of(kind, body).ok_or(StepError::Unproved("no token"))?;
+        let claims = self.believed(app, Signer::Bot, &token)?;
+        let account_id = proof::account_of(&claims)?;
         Ok(Proved { account_id, card: card_of(&claims) })
     }
 
@@ -121,19 +104,12 @@ impl Amocrm {
     /// # Errors
     /// [`StepError::Malformed`]: the body cannot be read, or names no place of this account to continue at.
     pub fn read_step(&self, portal: &Portal, proved: &Proved, kind: BodyKind, body: &[u8]) -> Result<Step, StepError> {
-        let malformed = |what: String| StepError::Malformed(what);
-        let call = match kind {
-            BodyKind::Form => forms::decode(body, FormLimits::default()).map_err(|e| malformed(e.to_string()))?,
-            BodyKind::Json => serde_json::from_slice(body).map_err(|e| malformed(format!("no JSON: {e}")))?,
-        };
+        let call = read_body(kind, body)?;
         let (path, bot) = self
             .way_back(portal, &text_at(&call, &["return_url"]))
-            .ok_or_else(|| malformed("return_url is no place of this account".to_owned()))?;
-        let mut values: BTreeMap<String, Value> = BTreeMap::new();
-        if let Some(data) = at(&call, &["data"]).and_then(Value::as_object) {
-            values.extend(data.iter().map(|(key, value)| (key.to_lowercase(), value.clone())));
-        }
-        let card = proved.card.or_else(|| card_of_data(&values));
+            .ok_or_else(|| StepError::Malformed("return_url is no place of this account".to_owned()))?;
+        let values = values::read(at(&call, &["data"]));
+        let card = proved.card.or_else(|| values::card_of(&values));
         Ok(Step { card, path, bot, values })
     }
 
@@ -166,15 +142,7 @@ impl Amocrm {
 /// Puts a step into the product's words. Never fails: what cannot be carried out says why, and the bot goes on.
 #[must_use]
 pub fn command(portal: &Portal, step: &Step, id: CommandId, now: Timestamp) -> Command {
-    let code = ["action", "handler"].iter().find_map(|key| step.values.get(*key).and_then(text)).unwrap_or_default();
-    let mut values = step.values.clone();
-    // Whoever names nobody means the card's main contact: that is what a step without a number shows.
-    let given = ["recipients", "phones", "chat_ids", "messenger_field"];
-    if !given.iter().any(|key| values.get(*key).is_some_and(|value| !forms::texts(value).iter().all(String::is_empty)))
-    {
-        values.insert("recipients".to_owned(), Value::String("main".to_owned()));
-    }
-    let asked = asked(&code, &values);
+    let asked = values::asked_of(&values::code_of(&step.values), &step.values);
     // amoCRM has no time limit of its own: the bot waits until it is continued.
     let reply = asked.reply(step.path.clone(), None, now, &CommandOptions::default());
     Command {
@@ -191,30 +159,8 @@ pub fn command(portal: &Portal, step: &Step, id: CommandId, now: Timestamp) -> C
     }
 }
 
-/// Scheme and host agree; the port does not count.
-fn is_for_us(audience: &str, public_url: &str) -> bool {
-    let (Ok(theirs), Ok(ours)) = (Url::parse(audience), Url::parse(public_url)) else { return false };
-    theirs.scheme() == ours.scheme() && theirs.host_str().is_some() && theirs.host_str() == ours.host_str()
-}
-
 /// The card a token names: by number or by word, one or many.
 fn card_of(claims: &Value) -> Option<CardRef> {
-    let kind = match text_at(claims, &["entity_type"]).to_ascii_lowercase().as_str() {
-        "1" | "contact" | "contacts" => CardKind::Contact,
-        "2" | "lead" | "leads" => CardKind::Deal,
-        "3" | "company" | "companies" => CardKind::Company,
-        "12" | "customer" | "customers" => CardKind::Customer,
-        _ => return None,
-    };
-    number(member(claims, "entity_id")?).map(|id| CardRef { kind, id })
-}
-
-/// The card that the step's own values name, for tokens that name none.
-fn card_of_data(values: &BTreeMap<String, Value>) -> Option<CardRef> {
-    let kinds = [("lead", CardKind::Deal), ("customer", CardKind::Customer), ("contact", CardKind::Contact)];
-    kinds.into_iter().find_map(|(key, kind)| values.get(key).and_then(number).map(|id| CardRef { kind, id }))
-}
-
-fn number(value: &Value) -> Option<u64> {
-    integer(value).and_then(|id| u64::try_from(id).ok()).filter(|id| *id > 0)
+    let kind = values::card_kind(&text_at(claims, &["entity_type"]))?;
+    values::number(member(claims, "entity_id")?).map(|id| CardRef { kind, id })
 }

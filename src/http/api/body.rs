@@ -18,7 +18,7 @@ pub(super) const BODY_MAX: usize = 1024 * 1024;
 ///
 /// Refused: 413 when longer than [`BODY_MAX`], 415 when it is not declared as JSON, 400 when it cannot be read or does
 /// not have the shape of `T`.
-pub(super) struct Document<T>(pub(super) T);
+pub(in crate::http) struct Document<T>(pub(in crate::http) T);
 
 /// The same, but it may be left out.
 pub(super) struct Optional<T>(pub(super) Option<T>);

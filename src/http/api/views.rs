@@ -134,7 +134,7 @@ pub(super) struct AttemptView {
 }
 
 /// A moment as RFC 3339 in UTC, to the millisecond; empty for one beyond the calendar.
-pub(super) fn moment(at: Timestamp) -> String {
+pub(in crate::http) fn moment(at: Timestamp) -> String {
     jiff::Timestamp::from_millisecond(at.0).map(|at| format!("{at:.3}")).unwrap_or_default()
 }
 
@@ -234,6 +234,16 @@ fn inbound(stored: &str) -> ContentView {
         }
         Err(_) => ContentView { kind: "other", ..ContentView::default() },
     }
+}
+
+/// What a message says, in one text: words, template or file.
+pub(in crate::http) fn words_of(history: &MessageHistory) -> String {
+    let content = match &history.inbound_content {
+        Some(stored) => inbound(stored),
+        None => outbound(&history.record.draft.content, None),
+    };
+    let template = content.template.map(|label| format!("{label}: {}", content.params.join(", ")));
+    content.text.or(template).or(content.file).or(content.media).unwrap_or_default()
 }
 
 fn some(text: &str) -> Option<String> {

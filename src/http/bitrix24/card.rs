@@ -422,13 +422,13 @@ pub(super) async fn templates(
     let channel = ChannelId::parse(&channel).ok_or_else(missing)?;
     let channels = state.pipeline.channels_of_portal(&seen.portal).await?;
     let channel = channels.into_iter().find(|known| known.id == channel).ok_or_else(missing)?;
-    let found = state.pipeline.sendable_templates(&channel).await.map_err(|error| {
+    let found = state.pipeline.templates_of(&channel).await.map_err(|error| {
         tracing::warn!(channel.id = %channel.id, failure.class = error.class.code(), "templates were not given");
         Problem::Unavailable
     })?;
     // A place on the map cannot be given here.
     let views: Vec<TemplateView> =
-        found.iter().filter(|def| def.header != HeaderKind::Location).map(template_of).collect();
+        found.iter().filter(|def| def.sendable && def.header != HeaderKind::Location).map(template_of).collect();
     Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(HashMap::from([("templates", views)])))
 }
 

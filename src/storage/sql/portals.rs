@@ -30,6 +30,8 @@ statements! {
     PORTALS_NEEDING_AUTH = "SELECT id FROM portals WHERE state = 'needs_auth'";
     /// The portal was renamed.
     PORTAL_ENDPOINT = "UPDATE portals SET domain = $2, client_endpoint = $3, changed_ms = $4 WHERE id = $1";
+    /// The portal's word, unless it has one.
+    PORTAL_WORD = "UPDATE portals SET application_token = $2 WHERE id = $1 AND application_token IS NULL";
     /// What is left of a removed portal is not used again.
     PORTAL_FORGET_TOKEN = "UPDATE portals SET application_token = NULL WHERE id = $1";
     /// Living tokens, best first.
