@@ -4,6 +4,7 @@ pub mod admin;
 pub mod amocrm;
 pub mod api;
 pub mod bitrix24;
+mod crm_files;
 pub mod health;
 pub mod peers;
 pub mod problem;
@@ -121,6 +122,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .configure(bitrix24::routes)
         .configure(amocrm::routes)
         .configure(api::routes)
+        .configure(crm_files::routes)
         .configure(crate::ui::assets)
         .default_service(web::to(|| async { Problem::NotFound(String::new()).error_response() }));
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -151,7 +151,7 @@ impl Answer {
     /// One header as text; `None` if absent or not text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
+        text_of(&self.headers, name)
     }
 
     /// The body as text, damaged bytes replaced, cut to `max` characters.
@@ -165,6 +165,33 @@ impl Answer {
     pub fn retry_after(&self) -> Option<Duration> {
         self.header("retry-after")?.trim().parse().ok().map(Duration::from_secs)
     }
+}
+
+/// An answer whose body is still coming.
+pub struct Download {
+    /// HTTP status.
+    pub status: u16,
+    headers: HeaderMap,
+    /// The body, in the order it comes.
+    pub chunks: Pin<Box<dyn Stream<Item = Result<Bytes, CallError>> + Send>>,
+}
+
+impl Download {
+    /// One header as text; `None` if absent or not text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        text_of(&self.headers, name)
+    }
+
+    /// Length of the body in bytes, where it is told.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        self.header("content-length")?.trim().parse().ok()
+    }
+}
+
+fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 /// Why there is no answer.
@@ -209,6 +236,35 @@ impl Outbound {
     /// # Errors
     /// [`CallError`]; nothing in it contains the address's query or a token.
     pub async fn call(&self, call: Call) -> Result<Answer, CallError> {
+        let response = self.request(call).await?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let mut body = Vec::new();
+        let mut stream = response.bytes_stream();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|e| cut(&e))?;
+            if body.len() + chunk.len() > ANSWER_MAX {
+                return Err(CallError::NoAnswer(format!("answer longer than {ANSWER_MAX} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, headers, body })
+    }
+
+    /// Makes one call and gives its body as it comes, of any length: whoever reads it must know when it is enough. The
+    /// call's time limit holds for the whole.
+    ///
+    /// # Errors
+    /// As [`Outbound::call`]; a body that breaks off ends with one.
+    pub async fn open(&self, call: Call) -> Result<Download, CallError> {
+        let response = self.request(call).await?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let chunks = response.bytes_stream().map(|chunk| chunk.map_err(|e| cut(&e)));
+        Ok(Download { status, headers, chunks: Box::pin(chunks) })
+    }
+
+    async fn request(&self, call: Call) -> Result<reqwest::Response, CallError> {
         let url = reqwest::Url::parse(&call.url).map_err(|e| CallError::Refused(format!("no address: {e}")))?;
         self.guard.check_literal(&url)?;
         let method = match call.method {
@@ -242,20 +298,13 @@ impl Outbound {
         if gate.withheld.load(Ordering::Acquire) {
             return Err(CallError::NotConnected(LEASE_OVER.to_owned()));
         }
-        let response = sent.map_err(describe)?;
-        let status = response.status().as_u16();
-        let headers = response.headers().clone();
-        let mut body = Vec::new();
-        let mut stream = response.bytes_stream();
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|e| CallError::NoAnswer(format!("cut in the answer: {}", cause(&e))))?;
-            if body.len() + chunk.len() > ANSWER_MAX {
-                return Err(CallError::NoAnswer(format!("answer longer than {ANSWER_MAX} bytes")));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Answer { status, headers, body })
+        sent.map_err(describe)
     }
+}
+
+/// The answer had begun.
+fn cut(error: &reqwest::Error) -> CallError {
+    CallError::NoAnswer(format!("cut in the answer: {}", cause(error)))
 }
 
 const LEASE_OVER: &str = "the lease of this process has ended";

@@ -14,11 +14,13 @@ mod batch;
 mod bbcode;
 mod cards;
 pub mod chat_events;
+mod chat_names;
 mod chats;
 mod client;
 pub mod command;
 mod effects;
 mod errors;
+mod files;
 mod install;
 mod limits;
 mod oauth;
@@ -50,7 +52,7 @@ use self::oauth::OauthServer;
 pub use self::reconcile::Report;
 use crate::crm::comments::{CommentStyle, Markup};
 use crate::crm::tokens::{Refresher, Tokens};
-use crate::crm::{Budget, Chats, Crm, CrmSpec, TokenStore};
+use crate::crm::{Budget, ChatNames, Chats, Crm, CrmSpec, Files, TokenStore};
 use crate::domain::effect::{Applied, CardPerson, CrmEffect, CrmError, RecipientQuery};
 use crate::domain::ids::PortalId;
 use crate::domain::portal::{CrmKind, Portal};
@@ -186,6 +188,14 @@ impl Crm for Bitrix24 {
     }
 
     fn chats(&self) -> Option<&dyn Chats> {
+        Some(self)
+    }
+
+    fn chat_names(&self) -> Option<&dyn ChatNames> {
+        Some(self)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
         Some(self)
     }
 }

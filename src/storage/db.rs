@@ -660,6 +660,7 @@ fn migrations() -> Migrator {
         (7, "chats", include_str!("../../migrations/0007_chats.sql")),
         (8, "open_lines", include_str!("../../migrations/0008_open_lines.sql")),
         (9, "amocrm", include_str!("../../migrations/0009_amocrm.sql")),
+        (11, "dialog_tags", include_str!("../../migrations/0011_dialog_tags.sql")),
     ];
     let list = FILES.iter().map(|(version, name, text)| {
         Migration::new(*version, (*name).into(), MigrationType::Simple, SqlSafeStr::into_sql_str(*text), false)

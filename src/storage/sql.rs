@@ -95,11 +95,12 @@ macro_rules! command_is_over {
 
 // Below the macros, which they use.
 mod chats;
+mod deeds;
 mod portals;
 mod retention;
 pub(super) mod transfer;
 
-pub(super) use self::{chats::*, portals::*, retention::*};
+pub(super) use self::{chats::*, deeds::*, portals::*, retention::*};
 
 /// Every single statement of every theme by name.
 #[cfg(test)]
@@ -110,7 +111,7 @@ pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)>
 /// Every many-row statement of every theme by name.
 #[cfg(test)]
 pub(super) fn batches() -> impl Iterator<Item = (&'static str, Batch)> {
-    [BATCHES, chats::BATCHES, retention::BATCHES].into_iter().flatten().copied()
+    [BATCHES, chats::BATCHES, deeds::BATCHES, retention::BATCHES].into_iter().flatten().copied()
 }
 
 /// How rows are listed for PostgreSQL: one array per column.

@@ -24,6 +24,7 @@ mod operate;
 mod proxy;
 mod recover;
 mod replicas;
+mod robots;
 mod seen;
 mod telegram;
 mod trouble;

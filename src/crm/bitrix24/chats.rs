@@ -79,7 +79,7 @@ impl Bitrix24 {
         known.map(|known| known.messenger)
     }
 
-    fn connector_id(&self, portal: &Portal, messenger: Messenger) -> String {
+    pub(super) fn connector_id(&self, portal: &Portal, messenger: Messenger) -> String {
         self.connector_of(messenger).map(|connector| connector.id_for(&portal.app)).unwrap_or_default()
     }
 

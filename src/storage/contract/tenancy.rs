@@ -86,6 +86,7 @@ const HOMES: &[(&str, Home)] = &[
     ("channels", Home::Told(of_line!("t.line_id"))),
     ("dialogs", Home::Told(of_channel!("t.channel_id"))),
     ("chats", Home::Told("t.portal_id")),
+    ("dialog_tags", Home::Told(of_channel!("t.channel_id"))),
     ("chat_phones", Home::Told(of_channel!("t.channel_id"))),
     ("messages", Home::Told(of_message!("t.id"))),
     ("jobs", Home::Told(of_queue!("t.queue"))),
@@ -153,6 +154,7 @@ async fn live(world: &World) {
             "chats (channel_id, peer, portal_id, messenger, place, crm_chat, changed_ms)",
             format!("'{channel}', '79161234567', '{portal}', 'whatsapp', '1', '', 1"),
         ),
+        ("dialog_tags (channel_id, peer, tag, set_ms)", format!("'{channel}', '79161234567', 'vip', 1")),
         ("chat_phones (channel_id, phone, peer, shared_ms)", format!("'{channel}', '79161234567', 'tg.1', 1")),
         (
             "attempts (id, job_id, message_id, at_ms, duration_ms, outcome)",

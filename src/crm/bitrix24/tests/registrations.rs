@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::crm::Crm;
 use crate::crm::bitrix24::Report;
 use crate::crm::bitrix24::testing::{Answered, Received, World, answer_batch};
+use crate::domain::action::ActionKind;
 use crate::domain::language::Language;
 use crate::domain::outcome::FailureClass;
 
@@ -27,7 +28,7 @@ fn portal(state: &mut State, method: &str, params: &Value) -> Found {
     let text = |key: &str| params[key].as_str().unwrap_or_default().to_owned();
     let (code, event, handler) = (text("CODE"), text("event"), text("handler"));
     match method {
-        "scope" => Ok(json!(["crm", "bizproc", "im", "imopenlines"])),
+        "scope" => Ok(json!(["crm", "bizproc", "im", "imopenlines", "disk"])),
         "bizproc.robot.list" => Ok(json!(state.robots)),
         "bizproc.robot.add" if state.robots.contains(&code) => Err(("ERROR_ACTIVITY_ALREADY_INSTALLED", "x")),
         "bizproc.robot.add" => {
@@ -62,6 +63,11 @@ fn portal(state: &mut State, method: &str, params: &Value) -> Found {
     }
 }
 
+/// Codes of the whole catalogue.
+fn catalogue() -> Vec<String> {
+    ActionKind::ALL.iter().map(|action| action.code().to_owned()).collect()
+}
+
 /// Events of chats, in the order of the manifest.
 const CHAT_EVENTS: [&str; 3] = ["ONIMCONNECTORMESSAGEADD", "ONIMCONNECTORSTATUSDELETE", "ONIMCONNECTORLINEDELETE"];
 
@@ -90,7 +96,7 @@ async fn a_fresh_portal_gets_everything_in_two_calls() {
     let state = Shared::default();
     let world = world(&state).await;
     let done = report(&world, &["Sales"]).await;
-    assert_eq!(done.added, ["send_message"]);
+    assert_eq!(done.added, catalogue());
     assert_eq!(done.bound[..3], ["ONAPPINSTALL", "ONAPPUPDATE", "ONAPPUNINSTALL"]);
     assert_eq!(done.bound[3..], CHAT_EVENTS);
     assert_eq!((done.problems, done.missing_scopes, done.robots_unavailable), (vec![], vec![], None));
@@ -102,7 +108,7 @@ async fn a_fresh_portal_gets_everything_in_two_calls() {
     assert_eq!(add["HANDLER"], json!("https://c.example/bitrix24/main/robots/send_message"));
     assert_eq!(add["AUTH_USER_ID"], json!("1"));
     assert_eq!(add["PROPERTIES"]["line"]["Options"], json!({"line_Sales": "Sales"}));
-    assert_eq!(calls[1].params(1)["auth_type"], json!("1"));
+    assert_eq!(calls[1].params(ActionKind::ALL.len())["auth_type"], json!("1"));
 }
 
 #[tokio::test]
@@ -121,7 +127,7 @@ async fn a_new_line_reaches_the_robot() {
     let world = world(&state).await;
     report(&world, &["Sales"]).await;
     let done = report(&world, &["Sales", "Support"]).await;
-    assert_eq!((done.added, done.updated), (vec![], vec!["send_message".to_owned()]));
+    assert_eq!((done.added, done.updated), (vec![], catalogue()));
     let update = world.stub.received("/rest/batch").last().unwrap().params(0);
     let options = &update["FIELDS"]["PROPERTIES"]["line"]["Options"];
     assert_eq!(*options, json!({"line_Sales": "Sales", "line_Support": "Support"}));
@@ -136,7 +142,7 @@ async fn robots_deleted_by_an_update_come_back() {
     state.lock().unwrap().robots.clear();
     state.lock().unwrap().handlers.remove(0);
     let done = report(&world, &[]).await;
-    assert_eq!((done.added, done.bound), (vec!["send_message".to_owned()], vec!["ONAPPINSTALL".to_owned()]));
+    assert_eq!((done.added, done.bound), (catalogue(), vec!["ONAPPINSTALL".to_owned()]));
 }
 
 #[tokio::test]
@@ -153,7 +159,7 @@ async fn robots_that_are_no_longer_ours_go() {
 #[tokio::test]
 async fn a_robot_that_is_there_unlisted_is_updated() {
     let state = Shared::default();
-    state.lock().unwrap().robots = vec!["send_message".to_owned()];
+    state.lock().unwrap().robots = catalogue();
     let shared = Arc::clone(&state);
     let world = World::start(move |request, _| {
         answer_batch(request, |method, params| match method {
@@ -163,7 +169,7 @@ async fn a_robot_that_is_there_unlisted_is_updated() {
     })
     .await;
     let done = report(&world, &[]).await;
-    assert_eq!((done.added, done.updated, done.problems), (vec![], vec!["send_message".to_owned()], vec![]));
+    assert_eq!((done.added, done.updated, done.problems), (vec![], catalogue(), vec![]));
     assert!(world.store.registrations.lock().unwrap().contains_key("robot:send_message"));
 }
 
@@ -182,10 +188,10 @@ async fn a_portal_without_robots_is_reported_and_no_error() {
         let done = report(&world, &[]).await;
         assert_eq!(done.robots_unavailable.as_deref(), Some(code));
         assert_eq!(done.bound.len(), 3, "events that this portal knows are bound all the same");
-        assert_eq!(done.missing_scopes.len(), 3);
+        assert_eq!(done.missing_scopes.len(), 4);
         for language in Language::ALL {
             let notes = done.notes(language);
-            assert!(notes.len() == 4 && notes[0].contains("bizproc") && notes[3].contains(code), "{notes:?}");
+            assert!(notes.len() == 5 && notes[0].contains("bizproc") && notes[4].contains(code), "{notes:?}");
         }
         assert_eq!(world.crm.reconcile(&world.portal, &[]).await, Ok(()));
     }
@@ -249,8 +255,8 @@ async fn a_refused_robot_is_a_problem_and_the_rest_is_done() {
     })
     .await;
     let done = report(&world, &[]).await;
-    assert_eq!((done.problems.len(), done.bound.len()), (1, 6));
-    assert_eq!(done.notes(Language::Ru).len(), 1);
+    assert_eq!((done.problems.len(), done.bound.len()), (ActionKind::ALL.len(), 6));
+    assert_eq!(done.notes(Language::Ru).len(), ActionKind::ALL.len());
     assert!(world.store.registrations.lock().unwrap().is_empty());
     let error = world.crm.reconcile(&world.portal, &[]).await.unwrap_err();
     assert_eq!((error.class, error.code.as_str()), (FailureClass::Rejected, "ERROR_WRONG_HANDLER_URL"));

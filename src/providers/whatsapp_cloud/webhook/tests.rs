@@ -113,7 +113,7 @@ fn every_type_of_message_is_shown_somehow() {
         other("interactive"),
         other("reaction"),
         other("order"),
-        other("system"),
+        other(InboundContent::NUMBER_LEFT),
         other("edit"),
         other("revoke"),
         other("request_welcome"),
