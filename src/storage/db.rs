@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
@@ -14,12 +14,12 @@ use std::time::Duration;
 use rusqlite::types::Value;
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
-use sqlx::{Arguments, ConnectOptions, Executor, PgPool, Postgres, Row as _, SqlSafeStr, SqlitePool, Transaction};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Arguments, ConnectOptions, Connection as _, Executor, PgPool, Postgres, Row as _, SqlSafeStr, Transaction};
 
 use super::StorageError;
 use super::sql;
-use super::sqlite::{self, LocalRow, SqliteTx, Writer};
+use super::sqlite::{self, LocalRow, Readers, SqliteTx, Writer};
 
 /// Most rows one statement of SQLite takes; a power of two. Bounds the number of prepared statements.
 const ROWS_MAX: usize = 128;
@@ -32,7 +32,7 @@ pub(super) const STATEMENTS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 const POSTGRES_SETTINGS: &str =
     "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
 /// Longest wait for a connection.
-const ACQUIRE: Duration = Duration::from_secs(5);
+pub(super) const ACQUIRE: Duration = Duration::from_secs(5);
 
 /// A database.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ pub enum Db {
         /// The one connection that writes.
         writer: Writer,
         /// Connections that only read.
-        reader: SqlitePool,
+        readers: Readers,
     },
     /// A server; several processes may share it.
     Postgres(PgPool),
@@ -123,9 +123,7 @@ pub(super) struct Batch {
 
 /// One row of an answer.
 pub(super) enum Row {
-    /// From one of SQLite's readers.
-    Sqlite(SqliteRow),
-    /// From SQLite's writer.
+    /// From SQLite.
     Local(LocalRow),
     /// From PostgreSQL.
     Postgres(PgRow),
@@ -140,7 +138,6 @@ impl Row {
     /// Text of a column, or `None` for NULL.
     pub(super) fn maybe_text(&self, column: &str) -> Result<Option<String>, StorageError> {
         match self {
-            Self::Sqlite(row) => Ok(row.try_get(column)?),
             Self::Postgres(row) => Ok(row.try_get(column)?),
             Self::Local(row) => match row.value(column)? {
                 Value::Text(value) => Ok(Some(value.clone())),
@@ -158,7 +155,6 @@ impl Row {
     /// Whole number of a column, or `None` for NULL.
     pub(super) fn maybe_int(&self, column: &str) -> Result<Option<i64>, StorageError> {
         match self {
-            Self::Sqlite(row) => Ok(row.try_get(column)?),
             Self::Postgres(row) => Ok(row.try_get(column)?),
             Self::Local(row) => match row.value(column)? {
                 Value::Integer(value) => Ok(Some(*value)),
@@ -187,11 +183,10 @@ impl Db {
     pub async fn open(url: &str) -> Result<Self, StorageError> {
         match address(url)? {
             Address::Postgres(options) => Self::open_postgres(*options).await,
-            Address::Sqlite(options) => {
-                sqlite::make_folder_of(options.get_filename())
+            Address::Sqlite(file) => {
+                sqlite::make_folder_of(&file)
                     .map_err(|e| StorageError::Config(format!("cannot make the folder of the database: {e}")))?;
-                let writer = Writer::open(options.get_filename())?;
-                Ok(Self::with_readers(writer, *options))
+                Ok(Self::Sqlite { writer: Writer::open(&file)?, readers: Readers::of(&file) })
             }
         }
     }
@@ -204,14 +199,13 @@ impl Db {
     pub async fn open_beside(url: &str, read_only: bool) -> Result<Self, StorageError> {
         let db = match address(url)? {
             Address::Postgres(options) => Self::open_postgres(*options).await?,
-            Address::Sqlite(options) => {
-                let file = options.get_filename();
+            Address::Sqlite(file) => {
                 if !file.exists() {
                     let what = format!("{} does not exist yet; run `mostik migrate`", file.display());
                     return Err(StorageError::Schema(what));
                 }
-                let writer = if read_only { Writer::look_at(file)? } else { Writer::open(file)? };
-                Self::with_readers(writer, *options)
+                let writer = if read_only { Writer::look_at(&file)? } else { Writer::open(&file)? };
+                Self::Sqlite { writer, readers: Readers::of(&file) }
             }
         };
         match db.require_schema().await {
@@ -237,18 +231,9 @@ impl Db {
     /// [`StorageError::Config`] for an address that is none.
     pub fn sqlite_file(url: &str) -> Result<Option<PathBuf>, StorageError> {
         Ok(match address(url)? {
-            Address::Sqlite(options) => Some(options.get_filename().to_path_buf()),
+            Address::Sqlite(file) => Some(file),
             Address::Postgres(_) => None,
         })
-    }
-
-    fn with_readers(writer: Writer, options: SqliteConnectOptions) -> Self {
-        let reader = SqlitePoolOptions::new()
-            .max_connections(4)
-            .min_connections(0)
-            .acquire_timeout(ACQUIRE)
-            .connect_lazy_with(options);
-        Self::Sqlite { writer, reader }
     }
 
     async fn open_postgres(options: PgConnectOptions) -> Result<Self, StorageError> {
@@ -266,7 +251,12 @@ impl Db {
         let ours = migrations();
         let table = &ours.table_name;
         let applied = match self {
-            Self::Sqlite { reader, .. } => reader.acquire().await?.list_applied_migrations(table).await,
+            Self::Sqlite { readers, .. } => {
+                let mut connection = for_migrator(readers.file()).read_only(true).connect().await?;
+                let applied = connection.list_applied_migrations(table).await;
+                connection.close().await?;
+                applied
+            }
             Self::Postgres(pool) => pool.acquire().await?.list_applied_migrations(table).await,
         };
         let applied = match applied {
@@ -299,12 +289,10 @@ impl Db {
     pub async fn migrate(&self) -> Result<(), StorageError> {
         let migrator = migrations();
         match self {
-            Self::Sqlite { reader, .. } => {
-                // sqlx's migrator wants a connection of sqlx's.
-                let options = (*reader.connect_options()).clone().read_only(false);
-                let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
-                let result = migrator.run(&pool).await;
-                pool.close().await;
+            Self::Sqlite { readers, .. } => {
+                let mut connection = for_migrator(readers.file()).connect().await?;
+                let result = migrator.run(&mut connection).await;
+                connection.close().await?;
                 result
             }
             Self::Postgres(pool) => migrator.run(pool).await,
@@ -324,8 +312,8 @@ impl Db {
     /// Closes every connection.
     pub async fn close(&self) {
         match self {
-            Self::Sqlite { writer, reader } => {
-                reader.close().await;
+            Self::Sqlite { writer, readers } => {
+                readers.close().await;
                 writer.close().await;
             }
             Self::Postgres(pool) => pool.close().await,
@@ -352,9 +340,8 @@ impl Db {
     /// Reads rows outside any transaction.
     pub(super) async fn rows(&self, sql: &'static str, args: Vec<Arg>) -> Result<Vec<Row>, StorageError> {
         Ok(match self {
-            Self::Sqlite { reader, .. } => {
-                let rows = reader.fetch_all(sqlx::query_with(sql, sqlite_args(args)?)).await?;
-                rows.into_iter().map(Row::Sqlite).collect()
+            Self::Sqlite { readers, .. } => {
+                readers.rows(numbered(sql), args).await?.into_iter().map(Row::Local).collect()
             }
             Self::Postgres(pool) => {
                 let rows = pool.fetch_all(sqlx::query_with(sql, postgres_args(args)?)).await?;
@@ -537,21 +524,6 @@ fn numbered(text: &'static str) -> &'static str {
     texts.entry(text.as_ptr().addr()).or_insert_with(|| Box::leak(text.replace('$', "?").into_boxed_str()))
 }
 
-fn sqlite_args(args: Vec<Arg>) -> Result<SqliteArguments, StorageError> {
-    let mut bound = SqliteArguments::default();
-    Arguments::reserve(&mut bound, args.len(), 0);
-    for arg in args {
-        match arg {
-            Arg::Text(value) => Arguments::add(&mut bound, value),
-            Arg::Int(value) => Arguments::add(&mut bound, value),
-            Arg::MaybeText(value) => Arguments::add(&mut bound, value),
-            Arg::MaybeInt(value) => Arguments::add(&mut bound, value),
-        }
-        .map_err(|e| StorageError::Broken(e.to_string()))?;
-    }
-    Ok(bound)
-}
-
 fn postgres_args(args: Vec<Arg>) -> Result<PgArguments, StorageError> {
     let mut bound = PgArguments::default();
     bound.reserve(args.len(), args.len() * 16);
@@ -612,9 +584,14 @@ fn is_missing_table(code: Option<&str>) -> bool {
     matches!(code, Some("42P01" | "1"))
 }
 
+/// The one thing that is done through sqlx's own driver: its migrator wants it.
+fn for_migrator(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(5)).disable_statement_logging()
+}
+
 /// What `database.url` says.
 enum Address {
-    Sqlite(Box<SqliteConnectOptions>),
+    Sqlite(PathBuf),
     Postgres(Box<PgConnectOptions>),
 }
 
@@ -637,14 +614,8 @@ fn address(url: &str) -> Result<Address, StorageError> {
             Err(StorageError::Config("database.url names no file; write sqlite://data/mostik.db".to_owned()))
         }
         Some(_) => {
-            let options = SqliteConnectOptions::from_str(url)
-                .map_err(wrong)?
-                .busy_timeout(Duration::from_secs(5))
-                .statement_cache_capacity(STATEMENTS.get())
-                .pragma("cache_size", "-4096")
-                .read_only(true)
-                .disable_statement_logging();
-            Ok(Address::Sqlite(Box::new(options)))
+            let options = SqliteConnectOptions::from_str(url).map_err(wrong)?;
+            Ok(Address::Sqlite(options.get_filename().to_path_buf()))
         }
     }
 }

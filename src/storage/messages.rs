@@ -34,7 +34,8 @@ pub struct NewMessage {
 impl NewMessage {
     pub(super) fn comment_target(&self) -> Option<CommentTarget> {
         let portal = self.record.portal.clone().filter(|_| self.comments)?;
-        Some(CommentTarget { message: self.record.id.clone(), portal, card: self.record.card?.to_string() })
+        let (message, card) = (self.record.id.clone(), self.record.card?.to_string());
+        Some(CommentTarget { message, portal, card, on_the_way: false })
     }
 }
 
@@ -209,7 +210,9 @@ async fn move_once(
         // A card that was told of a silence must hear that it is over.
         let silent = row.maybe_int("silent_ms")?.is_some();
         let quiet = state == Some(MessageState::Sent) && accepted.is_some() && !silent;
-        comments.extend(CommentTarget::of(&row)?.filter(|_| !quiet));
+        let on_the_way = matches!(state, Some(MessageState::Accepted | MessageState::Sent | MessageState::Delivered));
+        comments
+            .extend(CommentTarget::of(&row)?.filter(|_| !quiet).map(|target| CommentTarget { on_the_way, ..target }));
         moved.insert(id);
     }
     let late = merged.values().filter(|step| !moved.contains(step.news.id.as_str())).filter_map(Merged::late_row);

@@ -5,7 +5,11 @@ use super::writer::{Context, Harvest, Queued, Work};
 use super::{Storage, StorageError, jobs, sql};
 use crate::domain::ids::{CommandId, MessageId, PortalId};
 use crate::domain::job::{Job, JobKind, QueueKey};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Millis, Timestamp};
+
+/// How long a comment rests that will soon have more to say: a provider tells "accepted", "sent" and "delivered" within
+/// moments, and one call to the CRM can say the last of them. Nobody at a card sees the difference.
+const MORE_TO_COME: Millis = Millis(300);
 
 /// Which card shows a message's comment.
 pub(super) struct CommentTarget {
@@ -15,6 +19,8 @@ pub(super) struct CommentTarget {
     pub(super) portal: PortalId,
     /// The card in text form: the lane, so that comments of one card keep their order.
     pub(super) card: String,
+    /// The message is on its way, and more is expected to be told of it soon.
+    pub(super) on_the_way: bool,
 }
 
 impl CommentTarget {
@@ -22,7 +28,8 @@ impl CommentTarget {
     pub(super) fn of(row: &Row) -> Result<Option<Self>, StorageError> {
         let (portal, card) = (row.maybe_text("portal_id")?, row.maybe_text("card")?);
         let (Some(portal), Some(card), true) = (portal, card, row.flag("comments")?) else { return Ok(None) };
-        Ok(Some(Self { message: MessageId::stored(row.text("id")?), portal: PortalId::stored(portal), card }))
+        let message = MessageId::stored(row.text("id")?);
+        Ok(Some(Self { message, portal: PortalId::stored(portal), card, on_the_way: false }))
     }
 }
 
@@ -37,7 +44,8 @@ pub(super) async fn ask_comments(
     let asked: Vec<Job> = targets
         .map(|target| {
             let queue = QueueKey::Crm(target.portal);
-            Job::new(JobKind::Comment, target.message.as_str(), queue, target.card, context.ids.ulid(), now)
+            let due = if target.on_the_way { now.plus(MORE_TO_COME) } else { now };
+            Job::new(JobKind::Comment, target.message.as_str(), queue, target.card, context.ids.ulid(), due)
         })
         .collect();
     for job in jobs::ask(tx, now, asked.iter()).await? {

@@ -1,22 +1,23 @@
-//! The one connection that writes to SQLite.
+//! SQLite: the one connection that writes, and those that only read.
 //!
-//! Its calls are made on the calling thread: handing each statement of a commit to another thread and back (as sqlx's
-//! driver does) costs many times the statement itself. So the collecting writer has a thread of its own and runs whole
-//! transactions there; anybody else's statements go to the runtime's threads for blocking work.
+//! Calls are made on the calling thread: handing each statement of a commit, or each row of an answer, to another thread
+//! and back (as sqlx's driver does) costs many times the work itself. So the collecting writer has a thread of its own and
+//! runs whole transactions there; anybody else's statements go to the runtime's threads for blocking work, an answer at a
+//! time.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use super::StorageError;
-use super::db::{Arg, STATEMENTS};
+use super::db::{ACQUIRE, Arg, STATEMENTS};
 
 /// How long another program that holds the database (a backup) is waited for.
 const BUSY: Duration = Duration::from_secs(5);
@@ -44,6 +45,20 @@ impl Drop for Held {
             tracing::error!(%error, "a transaction could not be rolled back");
         }
     }
+}
+
+/// Most answers that are read at the same time.
+const READERS: usize = 4;
+
+/// Connections that only read: opened when they are first needed, kept until [`Readers::close`].
+#[derive(Clone, Debug)]
+pub struct Readers(Arc<ReadersInner>);
+
+#[derive(Debug)]
+struct ReadersInner {
+    file: PathBuf,
+    idle: std::sync::Mutex<Vec<Connection>>,
+    free: Arc<Semaphore>,
 }
 
 /// One row: its values, and the names of the columns they share with their neighbours.
@@ -147,6 +162,70 @@ impl Writer {
     }
 }
 
+impl Readers {
+    /// Reads this file, which must be there by the time the first answer is wanted.
+    pub(super) fn of(file: &Path) -> Self {
+        let (idle, free) = (std::sync::Mutex::default(), Arc::new(Semaphore::new(READERS)));
+        Self(Arc::new(ReadersInner { file: file.to_path_buf(), idle, free }))
+    }
+
+    /// The file.
+    pub(super) fn file(&self) -> &Path {
+        &self.0.file
+    }
+
+    /// Reads an answer; each is a consistent picture of its own.
+    pub(super) async fn rows(&self, sql: &'static str, args: Vec<Arg>) -> Result<Vec<LocalRow>, StorageError> {
+        let closed = || StorageError::Unavailable("the store is closed".to_owned());
+        let busy = |_late| StorageError::Unavailable("too many answers are being read".to_owned());
+        let turn = tokio::time::timeout(ACQUIRE, Arc::clone(&self.0.free).acquire_owned()).await.map_err(busy)?;
+        let turn = turn.map_err(|_closed| closed())?;
+        let inner = Arc::clone(&self.0);
+        let read = move || {
+            let idle = inner.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = idle.map_or_else(|| inner.open(), Ok)?;
+            let found = query(&connection, sql, &args);
+            inner.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            drop(turn);
+            found
+        };
+        Ok(tokio::task::spawn_blocking(read).await.map_err(|_ended| closed())??)
+    }
+
+    /// Waits for answers that are being read and lets go of the file.
+    pub(super) async fn close(&self) {
+        if let Ok(all) = self.0.free.acquire_many(u32::try_from(READERS).unwrap_or(u32::MAX)).await {
+            self.0.free.close();
+            drop(all);
+        }
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl ReadersInner {
+    fn open(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.file, flags)?;
+        connection.busy_timeout(BUSY)?;
+        // 4 MiB; the pages themselves stay with the system.
+        connection.execute_batch("PRAGMA cache_size = -4096")?;
+        connection.set_prepared_statement_cache_capacity(NonZeroUsize::get(STATEMENTS));
+        Ok(connection)
+    }
+}
+
+fn query(connection: &Connection, sql: &'static str, args: &[Arg]) -> rusqlite::Result<Vec<LocalRow>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let names: Arc<[String]> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let mut rows = statement.query(rusqlite::params_from_iter(args))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let values = (0..names.len()).map(|place| row.get(place)).collect::<Result<_, _>>()?;
+        found.push(LocalRow { names: Arc::clone(&names), values });
+    }
+    Ok(found)
+}
+
 impl SqliteTx {
     pub(super) async fn exec(&mut self, sql: &'static str, args: Vec<Arg>) -> Result<u64, StorageError> {
         self.run(move |connection| {
@@ -160,18 +239,7 @@ impl SqliteTx {
     }
 
     pub(super) async fn rows(&mut self, sql: &'static str, args: Vec<Arg>) -> Result<Vec<LocalRow>, StorageError> {
-        self.run(move |connection| {
-            let mut statement = connection.prepare_cached(sql)?;
-            let names: Arc<[String]> = statement.column_names().into_iter().map(str::to_owned).collect();
-            let mut rows = statement.query(rusqlite::params_from_iter(&args))?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next()? {
-                let values = (0..names.len()).map(|place| row.get(place)).collect::<Result<_, _>>()?;
-                found.push(LocalRow { names: Arc::clone(&names), values });
-            }
-            Ok(found)
-        })
-        .await
+        self.run(move |connection| query(connection, sql, &args)).await
     }
 
     pub(super) async fn commit(mut self) -> Result<(), StorageError> {

@@ -371,8 +371,8 @@ mod tests {
         const LATER: &str = "CREATE TABLE later (id TEXT PRIMARY KEY, n BIGINT)";
         let Some(to) = postgres_url().await else { return };
         let source = sqlite().await;
-        let Db::Sqlite { reader, .. } = &source.db else { panic!("not SQLite") };
-        let from = format!("sqlite://{}", reader.connect_options().get_filename().display());
+        let Db::Sqlite { readers, .. } = &source.db else { panic!("not SQLite") };
+        let from = format!("sqlite://{}", readers.file().display());
         let (portal, _) = furnished(&source).await;
         source.storage.accept(command(&portal, "k1", WaitFor::Accepted)).await.unwrap();
         source.db.write(LATER, vec![]).await.unwrap();
@@ -425,8 +425,8 @@ mod tests {
     #[tokio::test]
     async fn a_source_in_use_is_refused() {
         let source = sqlite().await;
-        let Db::Sqlite { reader, .. } = &source.db else { panic!("not SQLite") };
-        let file = reader.connect_options().get_filename().to_path_buf();
+        let Db::Sqlite { readers, .. } = &source.db else { panic!("not SQLite") };
+        let file = readers.file().to_path_buf();
         let worker = crate::domain::ids::WorkerId::new("1");
         source.storage.worker_beat(&worker, false, crate::domain::time::Millis::seconds(10)).await.unwrap();
         let at = |ms: i64| take_source(&file, Timestamp(ms)).map(|_| ()).map_err(|error| error.to_string());

@@ -99,8 +99,8 @@ mod promises {
     }
 
     async fn assert_secret_is_not_on_disk(world: &World, secret: &str) {
-        if let Db::Sqlite { reader, .. } = &world.db {
-            let file = reader.connect_options().get_filename().to_path_buf();
+        if let Db::Sqlite { readers, .. } = &world.db {
+            let file = readers.file().to_path_buf();
             for name in [file.clone(), file.with_extension("db-wal")] {
                 let bytes = std::fs::read(&name).unwrap_or_default();
                 assert!(!String::from_utf8_lossy(&bytes).contains(secret), "{}", name.display());
