@@ -15,11 +15,12 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::domain::channel::Messenger;
-use crate::domain::chat::{ChatLine, ChatPlace, ChatPost};
+use crate::domain::chat::{ChatLine, ChatName, ChatPlace, ChatPost};
+use crate::domain::crm_file::{CrmFile, FileInfo};
 use crate::domain::effect::{Applied, CardPerson, CrmEffect, CrmError, PortalTrouble, Reach, RecipientQuery};
 use crate::domain::ids::PortalId;
 use crate::domain::outcome::FailureClass;
-use crate::domain::portal::{CrmKind, Portal};
+use crate::domain::portal::{CardRef, CrmKind, Portal};
 use crate::domain::text::excerpt;
 use crate::domain::time::{Millis, Timestamp};
 use crate::outbound::download::Download;
@@ -80,6 +81,45 @@ pub trait Crm: Send + Sync {
     fn chats(&self) -> Option<&dyn Chats> {
         None
     }
+
+    /// The ability to give chats other names, where the CRM has it.
+    fn chat_names(&self) -> Option<&dyn ChatNames> {
+        None
+    }
+
+    /// The ability to hand out files it keeps, where the CRM has it.
+    fn files(&self) -> Option<&dyn Files> {
+        None
+    }
+}
+
+/// The ability to give chats other names.
+#[async_trait]
+pub trait ChatNames: Send + Sync {
+    /// Names chats, in the order of `names`. May be repeated.
+    async fn rename(&self, portal: &Portal, names: &[ChatName]) -> Vec<Result<(), CrmError>>;
+}
+
+/// The ability to hand out files it keeps.
+#[async_trait]
+pub trait Files: Send + Sync {
+    /// What is known of files, in the order of `asked`; a field may hold several. No answer carries an address.
+    async fn find_files(&self, portal: &Portal, asked: &[FileQuery]) -> Vec<Result<Vec<FileInfo>, CrmError>>;
+
+    /// Opens one file.
+    ///
+    /// # Errors
+    /// `Rejected` when there is no such file (any more); reading may always be repeated.
+    async fn open_file(&self, portal: &Portal, query: &FileQuery) -> Result<Download, CrmError>;
+}
+
+/// A question for a file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileQuery {
+    /// The card in whose fields it may be.
+    pub card: Option<CardRef>,
+    /// Which one.
+    pub file: CrmFile,
 }
 
 /// The ability to hold chats. What is said in them travels as effects ([`CrmEffect::Post`], [`CrmEffect::Verdict`]).

@@ -11,6 +11,8 @@ pub mod capability;
 pub mod channel;
 pub mod chat;
 pub mod command;
+pub mod crm_file;
+pub mod deed;
 pub mod dialog;
 pub mod effect;
 pub mod event;

@@ -129,6 +129,15 @@ mod tests {
     }
 
     #[test]
+    fn every_sign_about_a_phone_has_its_sentence() {
+        for sign in crate::domain::deed::PhoneSign::ALL {
+            for language in Language::ALL {
+                assert!(!text(language, &format!("deed.phone_{}", sign.code()), &[]).starts_with("deed."), "{sign:?}");
+            }
+        }
+    }
+
+    #[test]
     fn every_reason_of_a_dead_letter_has_its_sentence() {
         for reason in GivenUp::ALL {
             for language in Language::ALL {

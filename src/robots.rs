@@ -9,8 +9,7 @@ use crate::domain::action::ActionKind;
 use crate::domain::language::Language;
 
 /// One action with its fields and results.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Robot {
     /// Code of the action.
     pub code: String,
@@ -26,6 +25,68 @@ pub struct Robot {
     pub properties: Vec<Property>,
     /// What it gives back.
     pub results: Vec<ResultField>,
+}
+
+/// A file of the catalogue. What means the same in several actions is described once, in that of `send_message`, and
+/// named by its key elsewhere.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sheet {
+    code: String,
+    waits: bool,
+    documents: Vec<DocumentKind>,
+    name: Texts,
+    description: Texts,
+    /// Keys of the fields in their order, this file's and shared ones; absent: those of this file.
+    fields: Option<Vec<String>>,
+    /// The same of results.
+    gives: Option<Vec<String>>,
+    #[serde(default)]
+    properties: Vec<Property>,
+    #[serde(default)]
+    results: Vec<ResultField>,
+}
+
+impl Sheet {
+    fn read(action: ActionKind) -> Result<Self, String> {
+        let sheet: Self = toml::from_str(source(action)).map_err(|e| e.to_string())?;
+        if sheet.code == action.code() { Ok(sheet) } else { Err("other code".to_owned()) }
+    }
+
+    /// The action, with what it takes from the file of shared descriptions.
+    fn robot(self, shared: &Self) -> Result<Robot, String> {
+        Ok(Robot {
+            properties: pick(self.fields, self.properties, &shared.properties, |property| &property.key)?,
+            results: pick(self.gives, self.results, &shared.results, |result| &result.key)?,
+            code: self.code,
+            waits: self.waits,
+            documents: self.documents,
+            name: self.name,
+            description: self.description,
+        })
+    }
+}
+
+/// The descriptions with these keys, in their order; one's own come before shared ones, and none may be left over.
+fn pick<T: Clone>(
+    keys: Option<Vec<String>>,
+    mut own: Vec<T>,
+    shared: &[T],
+    key_of: fn(&T) -> &str,
+) -> Result<Vec<T>, String> {
+    let Some(keys) = keys else { return Ok(own) };
+    let mut picked = Vec::with_capacity(keys.len());
+    for key in keys {
+        let found = match own.iter().position(|item| key_of(item) == key) {
+            Some(at) => Some(own.remove(at)),
+            None => shared.iter().find(|item| key_of(item) == key).cloned(),
+        };
+        picked.push(found.ok_or_else(|| format!("{key} is described nowhere"))?);
+    }
+    match own.first() {
+        None => Ok(picked),
+        Some(item) => Err(format!("{} is described and not named", key_of(item))),
+    }
 }
 
 /// A text in every language.
@@ -169,6 +230,13 @@ pub struct ResultField {
 fn source(action: ActionKind) -> &'static str {
     match action {
         ActionKind::SendMessage => include_str!("../robots/send_message.toml"),
+        ActionKind::SendFile => include_str!("../robots/send_file.toml"),
+        ActionKind::SendDocument => include_str!("../robots/send_document.toml"),
+        ActionKind::SendToGroup => include_str!("../robots/send_to_group.toml"),
+        ActionKind::SendFileToGroup => include_str!("../robots/send_file_to_group.toml"),
+        ActionKind::RenameChat => include_str!("../robots/rename_chat.toml"),
+        ActionKind::TagDialog => include_str!("../robots/tag_dialog.toml"),
+        ActionKind::CheckPhone => include_str!("../robots/check_phone.toml"),
     }
 }
 
@@ -178,10 +246,9 @@ fn source(action: ActionKind) -> &'static str {
 /// A file cannot be read as a robot; it names the file. The files are compiled in and tested, so this means a broken
 /// build.
 pub fn load() -> Result<Vec<Robot>, String> {
-    let read = |action: ActionKind| {
-        let robot: Robot = toml::from_str(source(action)).map_err(|e| format!("robots/{}.toml: {e}", action.code()))?;
-        if robot.code == action.code() { Ok(robot) } else { Err(format!("robots/{}.toml: other code", action.code())) }
-    };
+    let of_file = |action: ActionKind| move |e: String| format!("robots/{}.toml: {e}", action.code());
+    let shared = Sheet::read(ActionKind::SendMessage).map_err(of_file(ActionKind::SendMessage))?;
+    let read = |action| Sheet::read(action).and_then(|sheet| sheet.robot(&shared)).map_err(of_file(action));
     ActionKind::ALL.into_iter().map(read).collect()
 }
 
@@ -276,7 +343,7 @@ mod tests {
     #[test]
     fn unknown_words_in_a_file_are_errors() {
         let text = source(ActionKind::SendMessage).replacen("waits = true", "waits = true\nsurprise = 1", 1);
-        assert!(toml::from_str::<Robot>(&text).is_err());
+        assert!(toml::from_str::<Sheet>(&text).is_err());
     }
 
     /// What Bitrix24 takes as a property key (protocol reference, section "Fields of add").

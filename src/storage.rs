@@ -20,6 +20,7 @@ pub mod commands;
 mod contract;
 pub mod db;
 pub mod dead_letters;
+mod deeds;
 pub mod effects;
 pub mod guards;
 pub mod ingest;

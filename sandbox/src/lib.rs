@@ -28,6 +28,7 @@
 //! * amoCRM: codes, one-shot refresh tokens, long-lived tokens, renamed accounts, the signed word of a removal; account,
 //!   leads, contacts and notes with their refusals; 7 requests a second, 429, and the page that shuts an address out; bots
 //!   that call a handler (HS512, form or JSON), park, and go on once.
+//! * Bitrix24's files: `disk.file.get`, file fields of cards, documents whose PDF comes later, downloads by addresses that end.
 //! * WhatsApp: strict validation of every simulated message type, templates with parameters, throughput and pair limits,
 //!   the 24-hour window, statuses with pricing and opaque data, phones that are off, blocked, absent or secretive,
 //!   inbound messages, reactions, media by id and by link, webhook signature, challenge and retries.
@@ -36,7 +37,7 @@
 //!
 //! # What is not
 //!
-//! Files, edits and deletes in open lines, SMS senders, configurable activities, documents, Drive, offline events and incoming webhooks of Bitrix24;
+//! Files, edits and deletes in open lines, SMS senders, configurable activities, templates of documents, folders of the Drive, offline events and incoming webhooks of Bitrix24;
 //! `.xml` answers and multipart bodies of REST; robot conditions, delays and order ("after the previous one"). Groups,
 //! calls, catalogues, carousels, products, payment, coexistence, profile, block list, template creation by API, marketing
 //! messages, messaging tiers, per-user marketing caps and pacing of WhatsApp; SHA-1 signatures; content of media files;

@@ -29,6 +29,7 @@ enum Kind {
         /// Folder with screenshots (PNG, at most 1280 × 720), as the browser tests leave them
         #[arg(long, value_name = "DIR")]
         screenshots: Option<PathBuf>,
+    },
     /// The widget of amoCRM and Kommo
     Amocrm {
         /// Where the archive is written; the vendor wants it to be called widget.zip

@@ -10,7 +10,11 @@ use serde_json::Value;
 
 use crate::domain::action::ActionKind;
 use crate::domain::channel::Messenger;
-use crate::domain::command::{CommandBody, RecipientSource, Recipients, Reply, SendMessage, WaitFor, split_list};
+use crate::domain::command::{
+    CheckPhone, CommandBody, RecipientSource, Recipients, RenameChat, Reply, SendMessage, TagDialog, WaitFor,
+    split_list,
+};
+use crate::domain::crm_file::CrmFile;
 use crate::domain::guards::{ActionGuards, Duplicates, NOT_AFTER_MINUTES, QuietChoice};
 use crate::domain::ids::{CrmUserId, ReplyToken};
 use crate::domain::message::TemplateCall;
@@ -62,15 +66,12 @@ pub(in crate::crm) fn asked(code: &str, values: &BTreeMap<String, Value>) -> Ask
     let wait = fields.word("wait", WaitFor::find);
     let minutes = fields.wait_minutes();
     let comment = fields.comment();
-    let body = send_message(code, &fields)
+    let body = work(code, &fields)
         .and_then(|work| wait.as_ref().map_err(Clone::clone).map(|_| work))
         .and_then(|work| minutes.as_ref().map_err(Clone::clone).map(|_| work))
         .and_then(|work| comment.as_ref().map_err(Clone::clone).map(|_| work));
     Asked {
-        body: match body {
-            Ok(work) => CommandBody::SendMessage(Box::new(work)),
-            Err(failure) => CommandBody::Invalid { failure },
-        },
+        body: body.unwrap_or_else(|failure| CommandBody::Invalid { failure }),
         wait: wait.ok().flatten().unwrap_or_default(),
         minutes: minutes.ok().flatten(),
         comment: comment.ok().flatten().unwrap_or(true),
@@ -101,20 +102,78 @@ fn answer_by(limit: Option<Millis>, minutes: Option<i64>, now: Timestamp, option
     }
 }
 
-fn send_message(code: &str, fields: &Fields<'_>) -> Result<SendMessage, Failure> {
-    match ActionKind::find(code) {
-        Some(ActionKind::SendMessage) => {}
-        None => return Err(fields.bad("code", code)),
-    }
+fn work(code: &str, fields: &Fields<'_>) -> Result<CommandBody, Failure> {
+    let action = ActionKind::find(code).ok_or_else(|| fields.bad("code", code))?;
     fields.check_placeholders()?;
-    let source = fields.word("recipients", RecipientSource::find)?.unwrap_or_default();
-    let messenger = fields.word("messenger", |word| match word {
-        "auto" => Some(None),
-        other => Messenger::find(other).map(Some),
-    })?;
+    Ok(match action {
+        ActionKind::SendMessage | ActionKind::SendFile => CommandBody::SendMessage(Box::new(send_message(fields)?)),
+        ActionKind::SendDocument => {
+            let written = fields.one("document_id");
+            let document = CrmFile::document_of_person(&written).ok_or_else(|| fields.bad("document_id", &written))?;
+            CommandBody::SendMessage(Box::new(SendMessage { files: vec![document.to_string()], ..fields.sending()? }))
+        }
+        ActionKind::SendToGroup => {
+            let written = fields.one("document_id");
+            let document = match written.is_empty() {
+                true => None,
+                false => {
+                    let document = CrmFile::document_of_person(&written);
+                    Some(document.ok_or_else(|| fields.bad("document_id", &written))?.to_string())
+                }
+            };
+            let files = document.into_iter().collect();
+            to_group(fields, SendMessage { text: fields.prose("text"), files, ..fields.sending()? })?
+        }
+        ActionKind::SendFileToGroup => to_group(fields, SendMessage { files: fields.files()?, ..fields.sending()? })?,
+        ActionKind::RenameChat => {
+            let name = excerpt(&fields.one("name"), CHAT_NAME_MAX);
+            if name.is_empty() {
+                return Err(Failure::new(ErrorCode::NoContent));
+            }
+            CommandBody::RenameChat(Box::new(RenameChat {
+                recipients: fields.recipients()?,
+                line: fields.one("line"),
+                messenger: fields.messenger()?,
+                name,
+            }))
+        }
+        ActionKind::TagDialog => {
+            let tags = |key: &str| fields.split(key).iter().map(|tag| excerpt(tag, TAG_MAX)).collect::<Vec<_>>();
+            let (add, remove) = (tags("add"), tags("remove"));
+            if add.is_empty() && remove.is_empty() {
+                return Err(Failure::new(ErrorCode::NoContent));
+            }
+            if add.len() + remove.len() > TAGS_MAX {
+                return Err(fields.bad("add", &format!("{} tags", add.len() + remove.len())));
+            }
+            CommandBody::TagDialog(Box::new(TagDialog {
+                recipients: fields.recipients()?,
+                line: fields.one("line"),
+                messenger: fields.messenger()?,
+                add,
+                remove,
+            }))
+        }
+        ActionKind::CheckPhone => CommandBody::CheckPhone(Box::new(CheckPhone {
+            recipients: fields.recipients()?,
+            line: fields.one("line"),
+            messenger: fields.messenger()?,
+        })),
+    })
+}
+
+/// Something for the groups that the automation names.
+fn to_group(fields: &Fields<'_>, send: SendMessage) -> Result<CommandBody, Failure> {
+    if send.text.is_empty() && send.files.is_empty() {
+        return Err(Failure::new(ErrorCode::NoContent));
+    }
+    let recipients = Recipients { chat_ids: fields.split("group"), ..Recipients::default() };
+    Ok(CommandBody::SendMessage(Box::new(SendMessage { recipients, to_group: true, ..send })))
+}
+
+fn send_message(fields: &Fields<'_>) -> Result<SendMessage, Failure> {
     let files = fields.files()?;
     let params = fields.params();
-    let guards = fields.guards()?;
     let template = |key: &str| -> Result<Option<TemplateCall>, Failure> {
         let name = fields.one(key);
         if name.is_empty() {
@@ -124,22 +183,11 @@ fn send_message(code: &str, fields: &Fields<'_>) -> Result<SendMessage, Failure>
         Ok(Some(TemplateCall { template, params: params.clone(), files: files.clone() }))
     };
     let work = SendMessage {
-        recipients: Recipients {
-            source,
-            phones: fields.split("phones"),
-            chat_ids: fields.split("chat_ids"),
-            messenger_field: fields.split("messenger_field"),
-        },
-        line: fields.one("line"),
-        messenger: messenger.flatten(),
         text: fields.prose("text"),
         template: template("template")?,
         fallback: template("fallback_template")?,
         files: if fields.one("template").is_empty() { files.clone() } else { Vec::new() },
-        caption: fields.prose("caption"),
-        first_name: fields.one("first_name"),
-        last_name: fields.one("last_name"),
-        guards,
+        ..fields.sending()?
     };
     if work.text.is_empty() && work.template.is_none() && work.files.is_empty() {
         return Err(Failure::new(ErrorCode::NoContent));
@@ -148,7 +196,12 @@ fn send_message(code: &str, fields: &Fields<'_>) -> Result<SendMessage, Failure>
 }
 
 /// Keys whose values reach a person or choose one: an unfilled placeholder in any of them is an error.
-pub(in crate::crm) const FILLED: [&str; 20] = [
+pub(in crate::crm) const FILLED: [&str; 25] = [
+    "add",
+    "remove",
+    "name",
+    "group",
+    "document_id",
     "text",
     "params",
     "caption",
@@ -171,6 +224,13 @@ pub(in crate::crm) const FILLED: [&str; 20] = [
     "time_zone",
 ];
 
+/// A longer name of a chat is cut.
+const CHAT_NAME_MAX: usize = 255;
+
+/// A longer tag is cut, and a robot names no more than so many.
+const TAG_MAX: usize = 50;
+const TAGS_MAX: usize = 50;
+
 /// What a select of a robot says to follow the line.
 const FOLLOW_LINE: &str = "line";
 
@@ -185,6 +245,38 @@ impl Fields<'_> {
     /// The first text that is not blank, without spaces around; empty when there is none.
     fn one(&self, key: &str) -> String {
         self.list(key).iter().map(|value| value.trim()).find(|value| !value.is_empty()).unwrap_or_default().to_owned()
+    }
+
+    fn recipients(&self) -> Result<Recipients, Failure> {
+        Ok(Recipients {
+            source: self.word("recipients", RecipientSource::find)?.unwrap_or_default(),
+            phones: self.split("phones"),
+            chat_ids: self.split("chat_ids"),
+            messenger_field: self.split("messenger_field"),
+        })
+    }
+
+    /// Whom, through what and under which rules something is sent; what is sent is left empty.
+    fn sending(&self) -> Result<SendMessage, Failure> {
+        Ok(SendMessage {
+            recipients: self.recipients()?,
+            line: self.one("line"),
+            messenger: self.messenger()?,
+            caption: self.prose("caption"),
+            first_name: self.one("first_name"),
+            last_name: self.one("last_name"),
+            guards: self.guards()?,
+            ..SendMessage::default()
+        })
+    }
+
+    /// The messenger chosen; `None` leaves it to the line.
+    fn messenger(&self) -> Result<Option<Messenger>, Failure> {
+        let messenger = self.word("messenger", |word| match word {
+            "auto" => Some(None),
+            other => Messenger::find(other).map(Some),
+        })?;
+        Ok(messenger.flatten())
     }
 
     /// Every value, split as people write lists.
@@ -207,7 +299,7 @@ impl Fields<'_> {
         params
     }
 
-    /// Addresses of files. A robot that inserts a field with several files writes them into one value with commas; a
+    /// Addresses of files, and files of the CRM as [`CrmFile`] writes them. A robot that inserts a field with several files writes them into one value with commas; a
     /// comma belongs to an address unless another address follows.
     fn files(&self) -> Result<Vec<String>, Failure> {
         let mut files: Vec<String> = Vec::new();
@@ -218,10 +310,11 @@ impl Fields<'_> {
                     if address.is_empty() {
                         continue;
                     }
-                    if !is_address(address) {
-                        return Err(Failure::with(ErrorCode::FileType, excerpt(address, 40)));
+                    match CrmFile::of_person(address) {
+                        Some(file) => files.push(file.to_string()),
+                        None if is_address(address) => files.push(address.to_owned()),
+                        None => return Err(Failure::with(ErrorCode::FileType, excerpt(address, 40))),
                     }
-                    files.push(address.to_owned());
                 }
             }
         }
@@ -303,12 +396,13 @@ fn is_address(text: &str) -> bool {
     scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http")
 }
 
-/// Splits `a,b` only where `b` begins like an address.
+/// Splits `a,b` only where `b` begins like an address, or where `a` is none.
 fn split_addresses(part: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut start = 0;
     for (at, _) in part.match_indices([',', ';']) {
-        if part.get(at + 1..).is_some_and(is_address_start) {
+        let plain = part.get(start..at).is_some_and(|begun| !is_address_start(begun));
+        if plain || part.get(at + 1..).is_some_and(is_address_start) {
             found.extend(part.get(start..at));
             start = at + 1;
         }

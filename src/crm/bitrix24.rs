@@ -14,6 +14,7 @@ mod batch;
 mod bbcode;
 mod cards;
 pub mod chat_events;
+mod chat_names;
 mod chats;
 mod client;
 pub mod command;
@@ -53,7 +54,7 @@ pub use self::places::card_of;
 pub use self::reconcile::{Report, Tally};
 use crate::crm::comments::{CommentStyle, Markup};
 use crate::crm::tokens::{Refresher, Tokens};
-use crate::crm::{Budget, Chats, Crm, CrmSpec, TokenStore};
+use crate::crm::{Budget, ChatNames, Chats, Crm, CrmSpec, Files, TokenStore};
 use crate::domain::effect::{Applied, CardPerson, CrmEffect, CrmError, RecipientQuery};
 use crate::domain::ids::PortalId;
 use crate::domain::portal::{CrmKind, Portal};
@@ -189,6 +190,14 @@ impl Crm for Bitrix24 {
     }
 
     fn chats(&self) -> Option<&dyn Chats> {
+        Some(self)
+    }
+
+    fn chat_names(&self) -> Option<&dyn ChatNames> {
+        Some(self)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
         Some(self)
     }
 }

@@ -7,6 +7,7 @@
 use jiff::tz::TimeZone;
 
 use crate::domain::channel::Messenger;
+use crate::domain::deed::Deed;
 use crate::domain::effect::{CommentView, Planned};
 use crate::domain::language::Language;
 use crate::domain::message::Silence;
@@ -85,9 +86,15 @@ impl CommentStyle {
         }
         lines.push(head);
 
-        let state = say(&format!("state_{}", view.state.code()), &[]);
+        let state = match &view.deed {
+            None => say(&format!("state_{}", view.state.code()), &[]),
+            Some(_) if view.state == MessageState::Failed => say("deed_failed", &[]),
+            Some(deed) => self.deed(language, deed),
+        };
         lines.push(format!("{state}, {}", self.moment(view.at, "%H:%M %d.%m")));
-        if !view.receipts && view.state == MessageState::Sent {
+        if view.deed.is_some() {
+            // Nothing is awaited of what is no message.
+        } else if !view.receipts && view.state == MessageState::Sent {
             lines.push(say("no_receipts", &[("messenger", &messenger)]));
         } else if let Some(silence) = view.silence {
             let minutes = (view.silent_for.0 / Millis::minutes(1).0).max(1).to_string();
@@ -127,6 +134,24 @@ impl CommentStyle {
         }
         lines.push(self.markup.quiet(&format!("· №{}", view.message.short())));
         lines.join("\n")
+    }
+
+    /// What was done, in one sentence.
+    fn deed(&self, language: Language, deed: &Deed) -> String {
+        match deed {
+            Deed::TagDialog { tags, .. } if tags.is_empty() => i18n::text(language, "deed.no_tags", &[]),
+            Deed::TagDialog { tags, .. } => {
+                let tags = self.markup.foreign(&tags.join(", "));
+                i18n::text(language, "deed.tags", &[("tags", &tags)])
+            }
+            Deed::RenameChat { name } => {
+                i18n::text(language, "deed.rename_chat", &[("name", &self.markup.foreign(name))])
+            }
+            Deed::CheckPhone(evidence) => {
+                let day = evidence.at.map(|at| self.moment(at, "%d.%m.%Y")).unwrap_or_default();
+                i18n::text(language, &format!("deed.phone_{}", evidence.sign.code()), &[("day", &day)])
+            }
+        }
     }
 
     /// When a message leaves that came in quiet hours: by the client's clock, where that is known.
@@ -193,6 +218,7 @@ mod tests {
             peer: "79001234567".to_owned(),
             excerpt: "Your order is ready".to_owned(),
             template: None,
+            deed: None,
             state,
             // 2026-11-21 11:03 UTC
             at: Timestamp(1_795_258_980_000),

@@ -8,17 +8,47 @@ use serde::{Deserialize, Serialize};
 pub enum ActionKind {
     /// Send a text, a template or files to one or more people.
     SendMessage,
+    /// Send files, from the CRM or by link, to one or more people.
+    SendFile,
+    /// Send a document that the CRM makes, once it is ready.
+    SendDocument,
+    /// Send a text or a document to a group.
+    SendToGroup,
+    /// Send files to a group.
+    SendFileToGroup,
+    /// Give clients' chats in the CRM another name.
+    RenameChat,
+    /// Put tags on clients' dialogs, or take them off.
+    TagDialog,
+    /// Say whether phones have an account of a messenger, as far as earlier traffic tells.
+    CheckPhone,
 }
 
 impl ActionKind {
     /// The whole catalogue; a test asks for a robot file and texts for each entry.
-    pub const ALL: [Self; 1] = [Self::SendMessage];
+    pub const ALL: [Self; 8] = [
+        Self::SendMessage,
+        Self::SendFile,
+        Self::SendDocument,
+        Self::SendToGroup,
+        Self::SendFileToGroup,
+        Self::RenameChat,
+        Self::TagDialog,
+        Self::CheckPhone,
+    ];
 
     /// The code under which CRMs and saved automations know the action.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
             Self::SendMessage => "send_message",
+            Self::SendFile => "send_file",
+            Self::SendDocument => "send_document",
+            Self::SendToGroup => "send_to_group",
+            Self::SendFileToGroup => "send_file_to_group",
+            Self::RenameChat => "rename_chat",
+            Self::TagDialog => "tag_dialog",
+            Self::CheckPhone => "check_phone",
         }
     }
 

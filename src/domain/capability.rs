@@ -46,6 +46,10 @@ pub struct Capabilities {
     pub captions: &'static [MediaKind],
     /// Kinds of files that can be sent by link.
     pub media_by_link: &'static [MediaKind],
+    /// Longest file that the vendor fetches by link, in bytes by kind.
+    pub link_max: &'static [(MediaKind, u64)],
+    /// True when groups can be written to.
+    pub groups: bool,
     /// True when approved templates exist.
     pub templates: bool,
     /// How long after a person's message free text is allowed; `None` when it always is.

@@ -64,6 +64,26 @@ impl ChatKey {
     }
 }
 
+/// Where the chat of a dialog stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChatStands {
+    /// Which chat.
+    pub chat: ChatKey,
+    /// The messenger.
+    pub messenger: Messenger,
+    /// The CRM's own name of the place.
+    pub place: String,
+}
+
+/// A chat and the name it is to have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChatName {
+    /// The chat.
+    pub stands: ChatStands,
+    /// Its new name.
+    pub name: String,
+}
+
 /// A client's message, to be shown to operators; or one of ours that went to the client past the chat.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChatPost {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::Messenger;
 use super::chat::OperatorMessage;
+use super::file::CrmFile;
 use super::guards::ActionGuards;
 use super::ids::{CommandId, CrmUserId, PortalId, ReplyToken};
 use super::message::TemplateCall;
@@ -97,6 +98,12 @@ impl WaitFor {
 pub enum CommandBody {
     /// Send something to somebody.
     SendMessage(Box<SendMessage>),
+    /// Give clients' chats another name.
+    RenameChat(Box<RenameChat>),
+    /// Put tags on dialogs, or take them off.
+    TagDialog(Box<TagDialog>),
+    /// Say whether phones have an account.
+    CheckPhone(Box<CheckPhone>),
     /// Send what an operator wrote in a chat.
     Answer(Box<OperatorMessage>),
     /// The request reached us but cannot be carried out; the CRM is told why.
@@ -106,7 +113,7 @@ pub enum CommandBody {
     },
 }
 
-/// Inputs of the action `send_message`, still as the automation's author wrote them.
+/// Inputs of the actions that send something to somebody, still as the automation's author wrote them.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SendMessage {
@@ -122,10 +129,13 @@ pub struct SendMessage {
     pub template: Option<TemplateCall>,
     /// Template for a closed window.
     pub fallback: Option<TemplateCall>,
-    /// Addresses of files.
+    /// Addresses of files, or files of the CRM ([`CrmFile`]).
     pub files: Vec<String>,
     /// Text under the first file.
     pub caption: String,
+    /// True when only a group may get it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub to_group: bool,
     /// For messengers that keep an address book.
     pub first_name: String,
     /// For messengers that keep an address book.
@@ -133,6 +143,48 @@ pub struct SendMessage {
     /// Deadline, quiet hours and the like, where the action does not follow its line.
     #[serde(skip_serializing_if = "ActionGuards::is_empty")]
     pub guards: ActionGuards,
+}
+
+/// Inputs of the action `check_phone`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CheckPhone {
+    /// Whose phones.
+    pub recipients: Recipients,
+    /// Id of the line; empty means "the only one".
+    pub line: String,
+    /// Fixed messenger; `None` is `auto`: any of the line's.
+    pub messenger: Option<Messenger>,
+}
+
+/// Inputs of the action `rename_chat`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RenameChat {
+    /// Whose chats.
+    pub recipients: Recipients,
+    /// Id of the line; empty means "the only one".
+    pub line: String,
+    /// Fixed messenger; `None` is `auto`: any of the line's.
+    pub messenger: Option<Messenger>,
+    /// The new name.
+    pub name: String,
+}
+
+/// Inputs of the action `tag_dialog`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TagDialog {
+    /// Whose dialogs.
+    pub recipients: Recipients,
+    /// Id of the line; empty means "the only one".
+    pub line: String,
+    /// Fixed messenger; `None` is `auto`: any of the line's.
+    pub messenger: Option<Messenger>,
+    /// Tags to put on.
+    pub add: Vec<String>,
+    /// Tags to take off; one that is in both lists is taken off.
+    pub remove: Vec<String>,
 }
 
 /// To whom an action goes.
@@ -179,16 +231,70 @@ impl RecipientSource {
 }
 
 impl CommandBody {
+    /// Whom it is about; `None` when that is not for the automation to say.
+    #[must_use]
+    pub fn recipients(&self) -> Option<&Recipients> {
+        match self {
+            Self::SendMessage(send) => Some(&send.recipients),
+            Self::CheckPhone(check) => Some(&check.recipients),
+            Self::RenameChat(rename) => Some(&rename.recipients),
+            Self::TagDialog(wish) => Some(&wish.recipients),
+            Self::Answer(_) | Self::Invalid { .. } => None,
+        }
+    }
+
+    /// The line it asks for; empty when it names none.
+    #[must_use]
+    pub fn line(&self) -> &str {
+        match self {
+            Self::SendMessage(send) => &send.line,
+            Self::CheckPhone(check) => &check.line,
+            Self::RenameChat(rename) => &rename.line,
+            Self::TagDialog(wish) => &wish.line,
+            Self::Answer(_) | Self::Invalid { .. } => "",
+        }
+    }
+
+    /// True when nobody gets a message for it.
+    #[must_use]
+    pub fn sends_nothing(&self) -> bool {
+        match self {
+            Self::CheckPhone(_) | Self::RenameChat(_) | Self::TagDialog(_) => true,
+            Self::SendMessage(_) | Self::Answer(_) | Self::Invalid { .. } => false,
+        }
+    }
+
+    /// The files of the CRM it wants to send, each once.
+    #[must_use]
+    pub fn crm_files(&self) -> Vec<CrmFile> {
+        let Self::SendMessage(send) = self else { return Vec::new() };
+        let of_templates = [&send.template, &send.fallback].into_iter().flatten().flat_map(|call| &call.files);
+        let mut files: Vec<CrmFile> =
+            send.files.iter().chain(of_templates).filter_map(|file| CrmFile::parse(file)).collect();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
+
+    /// True when the CRM may have to be asked again and again: nobody else of the card must wait behind that.
+    #[must_use]
+    pub fn may_take_long(&self) -> bool {
+        self.crm_files().iter().any(CrmFile::may_take_long)
+    }
+
+    /// True when the CRM must be asked before the work can start.
+    #[must_use]
+    pub fn needs_crm(&self) -> bool {
+        self.needs_card() || matches!(self, Self::RenameChat(_)) || !self.crm_files().is_empty()
+    }
+
     /// True when the card must be read before the work can start.
     #[must_use]
     pub fn needs_card(&self) -> bool {
-        match self {
-            Self::SendMessage(send) => match send.recipients.source {
-                RecipientSource::Main | RecipientSource::All => true,
-                RecipientSource::Given | RecipientSource::Group => false,
-            },
-            Self::Answer(_) | Self::Invalid { .. } => false,
-        }
+        self.recipients().is_some_and(|recipients| match recipients.source {
+            RecipientSource::Main | RecipientSource::All => true,
+            RecipientSource::Given | RecipientSource::Group => false,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::channel::Messenger;
 use super::chat::{ChatPost, ChatVerdict};
+use super::deed::Deed;
 use super::ids::{CrmCommentId, CrmUserId, MessageId, ProviderMessageId, ReplyToken};
 use super::message::Silence;
 use super::outcome::{ErrorCode, Failure, FailureClass};
@@ -73,6 +74,8 @@ pub struct CommentView {
     pub excerpt: String,
     /// Name of the template sent, if one was.
     pub template: Option<String>,
+    /// What was done, where that is no message; `state` is then `sent` or `failed`.
+    pub deed: Option<Deed>,
     /// Where the message stands.
     pub state: MessageState,
     /// Since when.
@@ -128,7 +131,14 @@ pub struct ActionResult {
     pub message_ids: Vec<ProviderMessageId>,
     /// When the last of the messages was delivered, if all were.
     pub delivered_at: Option<Timestamp>,
+    /// True for actions that send no messages, so that there are neither ids nor times of any.
+    pub sends_nothing: bool,
+    /// What only some actions give back.
+    pub own: OwnResults,
 }
+
+/// Results that only some actions have, by their key in the robot's file; lists stand in the order of the recipients.
+pub type OwnResults = Vec<(&'static str, Vec<String>)>;
 
 impl ActionResult {
     /// `Y` only if there were recipients and all of them succeeded.

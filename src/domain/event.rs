@@ -194,3 +194,8 @@ pub enum InboundContent {
         what: String,
     },
 }
+
+impl InboundContent {
+    /// The word of [`Self::Other`] for the messenger's notice that the person has left this number.
+    pub const NUMBER_LEFT: &str = "number_left";
+}

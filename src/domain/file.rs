@@ -15,6 +15,8 @@ pub enum FileRef {
     Message(MessageId),
     /// A file of an operator's message, by its place among them.
     Answer(CommandId, usize),
+    /// A file that a CRM keeps: a [`super::crm_file::FileLink`] as it is written.
+    Kept(String),
 }
 
 /// The name of a file for which the messenger names none: its kind with an ending that fits its type.
@@ -74,7 +76,8 @@ mod tests {
 
     #[test]
     fn what_is_named_in_addresses_reads_back() {
-        for file in [FileRef::Message(MessageId::new("1")), FileRef::Answer(CommandId::new("2"), 3)] {
+        let kept = FileRef::Kept("crm:prt_1:-:disk:12/offer.pdf".to_owned());
+        for file in [FileRef::Message(MessageId::new("1")), FileRef::Answer(CommandId::new("2"), 3), kept] {
             let text = serde_json::to_string(&file).unwrap();
             assert_eq!(serde_json::from_str::<FileRef>(&text).unwrap(), file);
         }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capability::MediaKind;
 use super::channel::Messenger;
+use super::deed::Deed;
 use super::event::InboundContent;
 use super::guards::Quiet;
 use super::ids::{ChannelId, CommandId, CrmCommentId, CrmUserId, MessageId, PortalId, ProviderMessageId};
@@ -65,6 +66,8 @@ pub enum Content {
     },
     /// An approved template with the robot's raw parameters.
     Template(TemplateCall),
+    /// No message: what an action did, or could not do.
+    Deed(Deed),
 }
 
 /// A template and what the robot gave for it, not yet fitted together.
@@ -86,7 +89,7 @@ impl Content {
     pub fn needs_window(&self) -> bool {
         match self {
             Self::Text { .. } | Self::Media { .. } => true,
-            Self::Template(_) => false,
+            Self::Template(_) | Self::Deed(_) => false,
         }
     }
 
@@ -101,6 +104,7 @@ impl Content {
                 excerpt(text.map_or("", String::as_str), LENGTH)
             }
             Self::Template(call) => excerpt(&call.params.join(", "), LENGTH),
+            Self::Deed(_) => String::new(),
         }
     }
 }

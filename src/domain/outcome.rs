@@ -78,6 +78,10 @@ pub enum ErrorCode {
     FileTooLarge,
     /// The messenger does not take files of this kind, or cannot fetch it.
     FileType,
+    /// The CRM has no such file, or does not give it.
+    FileNotFound,
+    /// The client has no chat in the CRM.
+    NoChat,
     /// The channel cannot do this.
     Unsupported,
     /// A CRM placeholder was not filled in.
@@ -118,7 +122,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// The whole list; a test asks for texts in every language.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::WindowClosed,
         Self::NoRecipient,
         Self::BadPhone,
@@ -132,6 +136,8 @@ impl ErrorCode {
         Self::TooLong,
         Self::FileTooLarge,
         Self::FileType,
+        Self::FileNotFound,
+        Self::NoChat,
         Self::Unsupported,
         Self::UnresolvedPlaceholder,
         Self::Expired,
@@ -169,6 +175,8 @@ impl ErrorCode {
             Self::TooLong => "too_long",
             Self::FileTooLarge => "file_too_large",
             Self::FileType => "file_type",
+            Self::FileNotFound => "file_not_found",
+            Self::NoChat => "no_chat",
             Self::Unsupported => "unsupported",
             Self::UnresolvedPlaceholder => "unresolved_placeholder",
             Self::Expired => "expired",

@@ -9,14 +9,18 @@ use futures_util::future::join_all;
 use futures_util::{Stream, StreamExt as _};
 
 use super::Pipeline;
+use crate::crm::FileQuery;
 use crate::domain::chat::{ChatFile, ChatPost, OperatorMessage, PostFile};
 use crate::domain::command::{Command, CommandBody};
+use crate::domain::crm_file::{FileLink, mime_of};
+use crate::domain::effect::CrmError;
 use crate::domain::event::InboundContent;
 use crate::domain::file::{FILE_MAX, FileRef, is_page, name_of};
 use crate::domain::ids::{ChannelId, CommandId, MessageId};
 use crate::domain::outcome::{ErrorCode, Failure, FailureClass};
-use crate::domain::portal::Portal;
+use crate::domain::portal::{Portal, PortalState};
 use crate::domain::time::{Millis, Timestamp};
+use crate::outbound::download::Download;
 use crate::storage::StorageError;
 
 /// How long a CRM may fetch what it was given: it does so within the call, and portals are slow.
@@ -92,7 +96,25 @@ impl Pipeline {
                 let known = known.ok_or_else(|| refused(ErrorCode::NoContent, "portal"))?;
                 self.open_answered(&known.portal, file).await
             }
+            FileRef::Kept(link) => {
+                let link = FileLink::parse(link).ok_or_else(|| refused(ErrorCode::FileNotFound, "file"))?;
+                self.open_kept(link).await
+            }
         }
+    }
+
+    /// Opens what a CRM keeps on its Drive, in a card, or as a document.
+    async fn open_kept(&self, link: FileLink) -> Result<OpenFile, FileTrouble> {
+        let gone = || refused(ErrorCode::FileNotFound, &link.name);
+        let known = self.storage.portal(&link.portal).await?.ok_or_else(gone)?;
+        if known.portal.state == PortalState::Uninstalled {
+            return Err(gone());
+        }
+        let files = self.crm(known.portal.crm).and_then(|crm| crm.files()).ok_or_else(gone)?;
+        let query = FileQuery { card: link.card, file: link.file.clone() };
+        let download = files.open_file(&known.portal, &query).await.map_err(|error| of_crm(error, &link.name))?;
+        // What CRMs say of a file's kind is often wrong, and messengers judge by it.
+        opened(download, mime_of(&link.name).to_owned(), &link.name).await
     }
 
     /// Opens what a provider told us of.
@@ -125,20 +147,13 @@ impl Pipeline {
     pub(super) async fn open_answered(&self, portal: &Portal, file: &ChatFile) -> Result<OpenFile, FileTrouble> {
         let crm = self.crm(portal.crm).and_then(|crm| crm.chats());
         let crm = crm.ok_or_else(|| refused(ErrorCode::Unsupported, &file.name))?;
-        let download = crm.open(portal, &file.link).await.map_err(|error| match error.class {
-            FailureClass::Rejected | FailureClass::NotPermitted => refused(ErrorCode::FileType, &error.text),
-            FailureClass::Misconfigured
-            | FailureClass::Throttled
-            | FailureClass::Unavailable
-            | FailureClass::Indeterminate => FileTrouble::Unavailable(error.text),
-        })?;
-        let (mime, size) = (download.mime(), download.size());
-        let chunks = download.chunks.map(|chunk| chunk.map_err(|error| FileTrouble::Unavailable(error.to_string())));
-        checked(OpenFile { mime, name: file.name.clone(), size, chunks: Box::pin(chunks) }).await
+        let download = crm.open(portal, &file.link).await.map_err(|error| of_crm(error, &file.name))?;
+        let mime = download.mime();
+        opened(download, mime, &file.name).await
     }
 
     /// The address under which a file is handed out until `until`.
-    fn address_of(&self, file: &FileRef, name: &str, until: Timestamp) -> Result<String, StorageError> {
+    pub(super) fn address_of(&self, file: &FileRef, name: &str, until: Timestamp) -> Result<String, StorageError> {
         const NAME_MAX: usize = 50;
         let last: Vec<char> = name.chars().rev().take(NAME_MAX).collect();
         let name: String = last.into_iter().rev().collect();
@@ -148,6 +163,24 @@ impl Pipeline {
         let word = self.storage.file_word(file, until)?;
         Ok(format!("{}/files/{word}/{name}", self.settings.public_url))
     }
+}
+
+fn of_crm(error: CrmError, name: &str) -> FileTrouble {
+    match error.class {
+        FailureClass::Rejected | FailureClass::NotPermitted => {
+            refused(ErrorCode::FileType, if error.text.is_empty() { name } else { &error.text })
+        }
+        FailureClass::Misconfigured
+        | FailureClass::Throttled
+        | FailureClass::Unavailable
+        | FailureClass::Indeterminate => FileTrouble::Unavailable(error.text),
+    }
+}
+
+async fn opened(download: Download, mime: String, name: &str) -> Result<OpenFile, FileTrouble> {
+    let size = download.size();
+    let chunks = download.chunks.map(|chunk| chunk.map_err(|error| FileTrouble::Unavailable(error.to_string())));
+    checked(OpenFile { mime, name: name.to_owned(), size, chunks: Box::pin(chunks) }).await
 }
 
 /// A file that is passed on: no page in a file's place, not empty, not too large, and cut off where it turns out to be.

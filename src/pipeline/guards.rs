@@ -110,7 +110,11 @@ pub(super) fn deadline(
 pub(super) fn of_command(command: &Command) -> ActionGuards {
     match &command.body {
         CommandBody::SendMessage(send) => send.guards.clone(),
-        CommandBody::Answer(_) | CommandBody::Invalid { .. } => ActionGuards::default(),
+        CommandBody::TagDialog(_)
+        | CommandBody::CheckPhone(_)
+        | CommandBody::RenameChat(_)
+        | CommandBody::Answer(_)
+        | CommandBody::Invalid { .. } => ActionGuards::default(),
     }
 }
 

@@ -8,13 +8,19 @@ use futures_util::future::join_all;
 
 use super::Pipeline;
 use super::chats;
+use super::checks;
 use super::guards::{self, Rules};
 use super::mailbox::Finished;
 use super::peers::{self, Given};
+use super::sources::{self, FromCrm};
+use super::tags;
+use crate::domain::address::is_group;
 use crate::domain::capability::{Capabilities, MediaKind};
 use crate::domain::channel::{Channel, ChannelState, Line, Messenger};
-use crate::domain::command::{Command, CommandBody, RecipientSource, SendMessage};
-use crate::domain::effect::{CardPerson, CrmError, RecipientQuery};
+use crate::domain::command::{Command, CommandBody, RecipientSource, Recipients, SendMessage};
+use crate::domain::crm_file::FileLink;
+use crate::domain::deed::{Deed, PhoneEvidence};
+use crate::domain::effect::{CardPerson, CrmError};
 use crate::domain::guards::LineSettings;
 use crate::domain::ids::{CommandId, MessageId};
 use crate::domain::job::{JobState, QueueKey};
@@ -33,18 +39,19 @@ use crate::storage::writer::{Queued, Work};
 /// Runs commands that need nothing from the CRM.
 pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>) {
     let runs = with_commands(pipeline, queue, jobs).await.into_iter().map(|(queued, command)| async move {
-        let planned = plan_and_store(pipeline, &command, &[]).await;
+        let planned = plan_and_store(pipeline, &command, &FromCrm::default()).await;
         finish(pipeline, queue, queued, planned);
     });
     join_all(runs).await;
 }
 
-/// Runs commands whose card has to be read first: one call for all of them.
+/// Runs commands whose card or files have to be asked for first: one call for all of them.
 pub(super) async fn run_with_cards(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>) {
     let commands = with_commands(pipeline, queue, jobs).await;
     let QueueKey::Crm(portal_id) = queue else { return };
-    let people = match people_of(pipeline, portal_id, &commands).await {
-        Ok(people) => people,
+    let asking: Vec<Arc<Command>> = commands.iter().map(|(_, command)| Arc::clone(command)).collect();
+    let told = match sources::ask(pipeline, portal_id, &asking).await {
+        Ok(told) => told,
         Err(error) => {
             tracing::warn!(%error, "cards could not be read");
             for (queued, _) in commands {
@@ -53,10 +60,10 @@ pub(super) async fn run_with_cards(pipeline: &Arc<Pipeline>, queue: &QueueKey, j
             return;
         }
     };
-    let runs = commands.into_iter().zip(people).map(|((queued, command), people)| async move {
-        match people {
-            Ok(people) => {
-                let planned = plan_and_store(pipeline, &command, &people).await;
+    let runs = commands.into_iter().zip(told).map(|((queued, command), told)| async move {
+        match told {
+            Ok(told) => {
+                let planned = plan_and_store(pipeline, &command, &told).await;
                 finish(pipeline, queue, queued, planned);
             }
             Err(error) => card_unreadable(pipeline, queue, queued, &command, error).await,
@@ -151,31 +158,6 @@ fn finish(pipeline: &Pipeline, queue: &QueueKey, queued: Queued, planned: Result
     }
 }
 
-async fn people_of(
-    pipeline: &Arc<Pipeline>,
-    portal_id: &crate::domain::ids::PortalId,
-    commands: &[(Queued, Arc<Command>)],
-) -> Result<Vec<Result<Vec<CardPerson>, CrmError>>, StorageError> {
-    let gone = || StorageError::Broken(format!("portal {portal_id} or its CRM is gone"));
-    let known = pipeline.storage.portal(portal_id).await?.ok_or_else(gone)?;
-    let crm = pipeline.crm(known.portal.crm).ok_or_else(gone)?;
-    let mut queries = Vec::new();
-    for (_, command) in commands {
-        if let (Some(card), CommandBody::SendMessage(send)) = (command.card, &command.body) {
-            queries.push(RecipientQuery { card, all: send.recipients.source == RecipientSource::All });
-        }
-    }
-    let mut answers = crm.people(&known.portal, &queries).await.into_iter();
-    // A command without a card (or one that asks nobody) has no people.
-    Ok(commands
-        .iter()
-        .map(|(_, command)| match (command.card, &command.body) {
-            (Some(_), CommandBody::SendMessage(_)) => answers.next().unwrap_or_else(|| Ok(Vec::new())),
-            (Some(_) | None, _) => Ok(Vec::new()),
-        })
-        .collect())
-}
-
 /// The CRM did not give the card: later if that may help, otherwise the command fails in words.
 async fn card_unreadable(
     pipeline: &Arc<Pipeline>,
@@ -218,27 +200,24 @@ async fn card_unreadable(
 
 /// Until when a command whose card cannot be read is worth carrying out. A line that cannot be told says nothing.
 async fn deadline_of(pipeline: &Pipeline, command: &Command) -> Timestamp {
-    let wanted = match &command.body {
-        CommandBody::SendMessage(send) => send.line.as_str(),
-        CommandBody::Answer(_) | CommandBody::Invalid { .. } => "",
-    };
     let lines = pipeline.storage.lines_of_portal(&command.portal).await.unwrap_or_default();
-    let settings = pick_line(&lines, wanted).map_or_else(|_| LineSettings::default(), |line| line.settings.clone());
+    let settings =
+        pick_line(&lines, command.body.line()).map_or_else(|_| LineSettings::default(), |line| line.settings.clone());
     guards::deadline(pipeline, command.received, &guards::of_command(command), &settings)
 }
 
-async fn plan_and_store(pipeline: &Pipeline, command: &Command, people: &[CardPerson]) -> Result<(), StorageError> {
-    let messages = messages_of(pipeline, command, people).await?;
+async fn plan_and_store(pipeline: &Pipeline, command: &Command, told: &FromCrm) -> Result<(), StorageError> {
+    let messages = messages_of(pipeline, command, told).await?;
     store(pipeline, command, messages).await
 }
 
 /// What a command comes to, if that can be said without asking the CRM: it is then stored in the commit that takes the
 /// command over. `None` leaves it to the queue.
 pub(super) async fn plan_at_once(pipeline: &Pipeline, command: &Command) -> Option<Plan> {
-    if command.body.needs_card() {
+    if command.body.needs_crm() {
         return None;
     }
-    match messages_of(pipeline, command, &[]).await {
+    match messages_of(pipeline, command, &FromCrm::default()).await {
         Ok(messages) => Some(plan_of(command, messages)),
         Err(error) => {
             tracing::warn!(%error, command.id = %command.id, "a command could not be planned at once");
@@ -247,14 +226,14 @@ pub(super) async fn plan_at_once(pipeline: &Pipeline, command: &Command) -> Opti
     }
 }
 
-async fn messages_of(
-    pipeline: &Pipeline,
-    command: &Command,
-    people: &[CardPerson],
-) -> Result<Vec<NewMessage>, StorageError> {
+async fn messages_of(pipeline: &Pipeline, command: &Command, told: &FromCrm) -> Result<Vec<NewMessage>, StorageError> {
     match &command.body {
         CommandBody::Invalid { failure } => Ok(vec![refused(pipeline, command, "", failure.clone())]),
-        CommandBody::SendMessage(send) => plan_send(pipeline, command, send, people).await,
+        CommandBody::SendMessage(send) => plan_send(pipeline, command, send, told).await,
+        // Carried out where its people were asked for; without that nothing was done.
+        CommandBody::RenameChat(_) => Ok(told.done.clone()),
+        CommandBody::TagDialog(wish) => tags::plan(pipeline, command, wish, &told.people).await,
+        CommandBody::CheckPhone(check) => checks::plan(pipeline, command, check, &told.people).await,
         CommandBody::Answer(answer) => chats::plan(pipeline, command, answer).await,
     }
 }
@@ -268,9 +247,9 @@ async fn store(pipeline: &Pipeline, command: &Command, messages: Vec<NewMessage>
 }
 
 /// One person to write to.
-struct Recipient {
+pub(super) struct Recipient {
     /// As it was given: the ways to reach them, best first.
-    ways: Vec<Given>,
+    pub(super) ways: Vec<Given>,
     /// Name for the address book.
     name: String,
 }
@@ -279,13 +258,18 @@ async fn plan_send(
     pipeline: &Pipeline,
     command: &Command,
     send: &SendMessage,
-    people: &[CardPerson],
+    told: &FromCrm,
 ) -> Result<Vec<NewMessage>, StorageError> {
     let refuse = |failure: Failure| Ok(vec![refused(pipeline, command, "", failure)]);
     if send.recipients.source == RecipientSource::Group {
         return refuse(Failure::with(ErrorCode::Unsupported, "recipients: group"));
     }
-    let recipients = recipients_of(send, people);
+    let send = match told.with_files(command, send) {
+        Ok(send) => send,
+        Err(failure) => return refuse(failure),
+    };
+    let name = format!("{} {}", send.first_name, send.last_name);
+    let recipients = recipients_of(&send.recipients, name.trim(), &told.people);
     if recipients.is_empty() {
         return refuse(Failure::new(ErrorCode::NoRecipient));
     }
@@ -295,6 +279,10 @@ async fn plan_send(
         Err(failure) => return refuse(failure),
     };
     let channels = match channels_for(pipeline, line, send.messenger).await? {
+        Ok(channels) => channels,
+        Err(failure) => return refuse(failure),
+    };
+    let channels = match groups_only(pipeline, &send, channels) {
         Ok(channels) => channels,
         Err(failure) => return refuse(failure),
     };
@@ -309,8 +297,12 @@ async fn plan_send(
     let mut messages = Vec::new();
     for (recipient, peers) in recipients.iter().zip(&read) {
         match choose(&channels, peers, &last_wrote) {
+            Some((_, peer)) if send.to_group && !is_group(peer) => {
+                let given = recipient.ways.first().map_or("", Given::text);
+                messages.push(refused(pipeline, command, given, Failure::with(ErrorCode::NotInGroup, given)));
+            }
             Some((channel, peer)) if seen.insert(peer.to_owned()) => {
-                messages.extend(messages_for(pipeline, &rules, command, send, recipient, peer, channel));
+                messages.extend(messages_for(pipeline, &rules, command, (&send, told), recipient, peer, channel));
             }
             Some(_the_same_person_again) => {}
             None => {
@@ -324,22 +316,39 @@ async fn plan_send(
     Ok(messages)
 }
 
-fn recipients_of(send: &SendMessage, people: &[CardPerson]) -> Vec<Recipient> {
-    let name = format!("{} {}", send.first_name, send.last_name).trim().to_owned();
-    match send.recipients.source {
+/// Of the channels those that can write to groups, where a group is meant.
+fn groups_only(
+    pipeline: &Pipeline,
+    send: &SendMessage,
+    channels: Vec<Arc<Channel>>,
+) -> Result<Vec<Arc<Channel>>, Failure> {
+    if !send.to_group {
+        return Ok(channels);
+    }
+    let spec = |channel: &Arc<Channel>| pipeline.provider_of(channel).map(|provider| provider.spec());
+    let titles: Vec<&str> = channels.iter().filter_map(|channel| Some(spec(channel)?.title)).collect();
+    let detail = titles.join(", ");
+    let able: Vec<Arc<Channel>> =
+        channels.into_iter().filter(|channel| spec(channel).is_some_and(|spec| spec.capabilities.groups)).collect();
+    if able.is_empty() { Err(Failure::with(ErrorCode::Unsupported, detail)) } else { Ok(able) }
+}
+
+/// The people an action is about. `name` is the one the automation gave, which may be empty.
+pub(super) fn recipients_of(recipients: &Recipients, name: &str, people: &[CardPerson]) -> Vec<Recipient> {
+    match recipients.source {
         RecipientSource::Main | RecipientSource::All => people
             .iter()
             .map(|person| Recipient {
                 ways: person.phones.iter().filter(|phone| !phone.is_empty()).cloned().map(Given::Phone).collect(),
-                name: if name.is_empty() { person.name.clone() } else { name.clone() },
+                name: if name.is_empty() { person.name.clone() } else { name.to_owned() },
             })
             .filter(|recipient| !recipient.ways.is_empty())
             .collect(),
         RecipientSource::Given | RecipientSource::Group => {
-            let phones = send.recipients.phones.iter().cloned().map(Given::Phone);
-            let chats = send.recipients.chat_ids.iter().chain(&send.recipients.messenger_field).cloned();
+            let phones = recipients.phones.iter().cloned().map(Given::Phone);
+            let chats = recipients.chat_ids.iter().chain(&recipients.messenger_field).cloned();
             let ways = phones.chain(chats.map(Given::Chat));
-            ways.map(|given| Recipient { ways: vec![given], name: name.clone() }).collect()
+            ways.map(|given| Recipient { ways: vec![given], name: name.to_owned() }).collect()
         }
     }
 }
@@ -410,14 +419,14 @@ fn messages_for(
     pipeline: &Pipeline,
     rules: &Rules<'_>,
     command: &Command,
-    send: &SendMessage,
+    (send, told): (&SendMessage, &FromCrm),
     recipient: &Recipient,
     peer: &str,
     channel: &Arc<Channel>,
 ) -> Vec<NewMessage> {
     let Some(provider) = pipeline.provider_of(channel) else { return Vec::new() };
     let capabilities = provider.spec().capabilities;
-    let contents = match contents_of(send, &capabilities) {
+    let contents = match told.check_sizes(&capabilities).and_then(|()| contents_of(send, &capabilities)) {
         Ok(contents) => contents,
         Err(failure) => {
             let mut message = refused(pipeline, command, peer, failure);
@@ -465,7 +474,8 @@ pub(crate) fn contents_of(send: &SendMessage, capabilities: &Capabilities) -> Re
     let mut text = send.text.clone();
     let mut files = Vec::new();
     for (index, link) in send.files.iter().enumerate() {
-        if !link.starts_with("https://") && !link.starts_with("http://") {
+        let reachable = link.starts_with("https://") || link.starts_with("http://") || FileLink::parse(link).is_some();
+        if !reachable {
             return Err(Failure::with(ErrorCode::FileType, link.chars().take(100).collect::<String>()));
         }
         let media = MediaKind::of_name(link);
@@ -516,6 +526,7 @@ fn vary(content: Content, seed: u64) -> Content {
             call.params = call.params.iter().map(|param| pick_variants(param, seed)).collect();
             Content::Template(call)
         }
+        Content::Deed(deed) => Content::Deed(deed),
     }
 }
 
@@ -577,6 +588,16 @@ pub(super) fn refused(pipeline: &Pipeline, command: &Command, peer: &str, failur
         CommandBody::SendMessage(send) => {
             let template = send.template.clone().map(Content::Template);
             message.record.draft.content = template.unwrap_or_else(|| text(send.text.clone()));
+        }
+        CommandBody::RenameChat(rename) => {
+            message.record.draft.content = Content::Deed(Deed::RenameChat { name: rename.name.clone() });
+        }
+        CommandBody::TagDialog(wish) => {
+            let (add, remove) = (wish.add.clone(), wish.remove.clone());
+            message.record.draft.content = Content::Deed(Deed::TagDialog { add, remove, tags: Vec::new() });
+        }
+        CommandBody::CheckPhone(_) => {
+            message.record.draft.content = Content::Deed(Deed::CheckPhone(PhoneEvidence::default()));
         }
         CommandBody::Answer(answer) => message.record.draft.content = text(answer.text.plain()),
         CommandBody::Invalid { .. } => {}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use moka::future::Cache;
 
-use super::Pipeline;
+use super::{Pipeline, sources};
 use crate::domain::channel::Channel;
 use crate::domain::dialog::ServiceWindow;
 use crate::domain::ids::ChannelId;
@@ -102,18 +102,22 @@ pub(super) async fn prepare(
         let Some(fallback) = &record.draft.fallback else {
             return Err(Refusal::Failed(Failure::new(ErrorCode::WindowClosed)));
         };
-        let filled = fill(pipeline, channel, provider, fallback, now).await?;
+        let filled = fill(pipeline, channel, provider, record, fallback, now).await?;
         return Ok(ready(OutboundContent::Template(filled), true));
     }
     let content = match &record.draft.content {
         Content::Text { body } => OutboundContent::Text(body.clone()),
         Content::Media { media, link, caption, filename } => OutboundContent::Media {
             media: *media,
-            link: link.clone(),
+            link: sources::address_of(pipeline, record, link, now).map_err(Refusal::Failed)?,
             caption: caption.clone(),
             filename: filename.clone(),
         },
-        Content::Template(call) => OutboundContent::Template(fill(pipeline, channel, provider, call, now).await?),
+        Content::Template(call) => {
+            OutboundContent::Template(fill(pipeline, channel, provider, record, call, now).await?)
+        }
+        // Deeds have no send.
+        Content::Deed(deed) => return Err(Refusal::Failed(Failure::with(ErrorCode::Unsupported, deed.code()))),
     };
     Ok(ready(content, false))
 }
@@ -123,6 +127,7 @@ pub(super) async fn fill(
     pipeline: &Pipeline,
     channel: &Channel,
     provider: &Arc<dyn Provider>,
+    record: &MessageRecord,
     call: &TemplateCall,
     now: Timestamp,
 ) -> Result<FilledTemplate, Refusal> {
@@ -137,7 +142,9 @@ pub(super) async fn fill(
             template::choose(&again.templates, &call.template).map_err(Refusal::Failed)?.clone()
         }
     };
-    template::fill(&chosen, &call.params, &call.files).map_err(Refusal::Failed)
+    let files: Result<Vec<String>, Failure> =
+        call.files.iter().map(|link| sources::address_of(pipeline, record, link, now)).collect();
+    template::fill(&chosen, &call.params, &files.map_err(Refusal::Failed)?).map_err(Refusal::Failed)
 }
 
 /// Many messages may ask for one template at once; the vendor is asked once.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Pipeline;
 use super::chats;
+use super::checks;
 use super::files;
 use super::guards;
 use super::intake;
@@ -12,6 +13,7 @@ use super::lanes::Group;
 use super::mailbox::{Finished, Hold};
 use super::mirrors;
 use super::policy::{Decision, decide};
+use super::tags;
 use crate::crm::{Crm, TokenStore as _};
 use crate::domain::chat::{ChatPost, ChatVerdict};
 use crate::domain::command::{Command, CommandBody};
@@ -516,7 +518,7 @@ async fn view(pipeline: &Pipeline, record: &MessageRecord) -> Result<CommentView
         (Content::Text { .. } | Content::Media { .. }, Some(call)) if record.used_fallback => {
             Some(call.template.label())
         }
-        (Content::Text { .. } | Content::Media { .. }, Some(_) | None) => None,
+        (Content::Text { .. } | Content::Media { .. } | Content::Deed(_), Some(_) | None) => None,
     };
     Ok(CommentView {
         message: record.id.clone(),
@@ -525,6 +527,10 @@ async fn view(pipeline: &Pipeline, record: &MessageRecord) -> Result<CommentView
         peer: record.peer.clone(),
         excerpt: record.draft.content.excerpt(),
         template,
+        deed: match &record.draft.content {
+            Content::Deed(deed) => Some(deed.clone()),
+            Content::Text { .. } | Content::Media { .. } | Content::Template(_) => None,
+        },
         state: record.state,
         at: since(record),
         failure: record.failure.clone(),
@@ -592,6 +598,15 @@ fn result(command: &Command, messages: &[MessageRecord], in_time: bool) -> Actio
         in_time,
         message_ids: messages.iter().filter_map(|record| record.provider_id.clone()).collect(),
         delivered_at: delivered.and_then(|times| times.into_iter().max()),
+        sends_nothing: command.body.sends_nothing(),
+        own: match &command.body {
+            CommandBody::CheckPhone(_) => checks::results(messages),
+            CommandBody::TagDialog(_) => tags::results(messages),
+            CommandBody::SendMessage(_)
+            | CommandBody::RenameChat(_)
+            | CommandBody::Answer(_)
+            | CommandBody::Invalid { .. } => Vec::new(),
+        },
     }
 }
 

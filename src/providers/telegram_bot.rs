@@ -61,6 +61,13 @@ pub static SPEC: ProviderSpec = ProviderSpec {
         captions: &[MediaKind::Image, MediaKind::Video, MediaKind::Audio, MediaKind::Document],
         // "Sending files": the vendor fetches an address itself, photos up to 5 MB and others up to 20 MB.
         media_by_link: &[MediaKind::Image, MediaKind::Video, MediaKind::Audio, MediaKind::Document],
+        link_max: &[
+            (MediaKind::Image, 5 << 20),
+            (MediaKind::Video, 20 << 20),
+            (MediaKind::Audio, 20 << 20),
+            (MediaKind::Document, 20 << 20),
+        ],
+        groups: true,
         templates: false,
         // A chat stays open until the person blocks the bot.
         service_window: None,

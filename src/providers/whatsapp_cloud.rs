@@ -60,6 +60,15 @@ pub static SPEC: ProviderSpec = ProviderSpec {
         captions: &[MediaKind::Image, MediaKind::Video, MediaKind::Document],
         // "Media": the vendor fetches a public HTTPS address itself; an address it cannot fetch fails by webhook.
         media_by_link: &[MediaKind::Image, MediaKind::Video, MediaKind::Audio, MediaKind::Document],
+        // "Media", supported types: sizes by kind.
+        link_max: &[
+            (MediaKind::Image, 5 << 20),
+            (MediaKind::Video, 16 << 20),
+            (MediaKind::Audio, 16 << 20),
+            (MediaKind::Document, 100 << 20),
+        ],
+        // Groups of the Cloud API are not served yet.
+        groups: false,
         templates: true,
         // "Customer service windows": 24 hours from each message of the person.
         service_window: Some(Millis::hours(24)),

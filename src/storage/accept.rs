@@ -137,11 +137,12 @@ fn job_of(command: &Command, seq: &str, now: Timestamp) -> Job {
     if let CommandBody::Answer(answer) = &command.body {
         return chats::job_of(command, answer, now);
     }
-    let queue = if command.body.needs_card() {
+    let queue = if command.body.needs_crm() {
         QueueKey::Crm(command.portal.clone())
     } else {
         QueueKey::Intake(command.portal.clone())
     };
-    let lane = command.card.map_or_else(|| command.id.to_string(), |card| card.to_string());
+    let card = command.card.filter(|_| !command.body.may_take_long());
+    let lane = card.map_or_else(|| command.id.to_string(), |card| card.to_string());
     Job::new(JobKind::Command, command.id.as_str(), queue, lane, seq.to_owned(), now)
 }

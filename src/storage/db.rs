@@ -632,6 +632,7 @@ fn migrations() -> Migrator {
         (8, "open_lines", include_str!("../../migrations/0008_open_lines.sql")),
         (9, "amocrm", include_str!("../../migrations/0009_amocrm.sql")),
         (10, "mirrors", include_str!("../../migrations/0010_mirrors.sql")),
+        (11, "dialog_tags", include_str!("../../migrations/0011_dialog_tags.sql")),
         (12, "pages", include_str!("../../migrations/0012_pages.sql")),
     ];
     let list = FILES.iter().map(|(version, name, text)| {

@@ -19,7 +19,7 @@ use crate::domain::time::{Millis, Timestamp};
 /// A message about to be stored.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NewMessage {
-    /// The message; `state` is `Queued`, or `Failed` with a failure.
+    /// The message; `state` is `Queued`, or `Failed` with a failure, or `Sent` for a deed that is done.
     pub record: MessageRecord,
     /// Whether its card gets a comment.
     pub comments: bool,

@@ -7,7 +7,7 @@ use super::db::{Tx, args};
 use super::messages::{self, NewMessage};
 use super::settle::{self, Fate, Right};
 use super::writer::{Context, Harvest, Outcome, Queued, Step, Work, add_jobs};
-use super::{Storage, StorageError, guards, jobs, progress, sql};
+use super::{Storage, StorageError, deeds, guards, jobs, progress, sql};
 use crate::domain::ids::CommandId;
 use crate::domain::job::{GivenUp, Job, JobKind, JobState, QueueKey};
 use crate::domain::outcome::{ErrorCode, Failure};
@@ -111,11 +111,13 @@ async fn store(
 ) -> Result<(), StorageError> {
     let new: Vec<&NewMessage> = plans.iter().flat_map(|plan| &plan.messages).collect();
     messages::add(tx, now, &new).await?;
+    deeds::close(tx, now, &new).await?;
     add_jobs(tx, now, sends(context, now, &new), harvest).await?;
     hold(tx, context, now, &new).await?;
-    let told = new.iter().filter(|message| message.record.state == MessageState::Failed || message.due.is_some());
+    let over = |message: &NewMessage| message.record.state.is_final() || deeds::is_done(message);
+    let told = new.iter().filter(|message| over(message) || message.due.is_some());
     progress::ask_comments(tx, context, now, told.filter_map(|message| message.comment_target()), harvest).await?;
-    let ended = |plan: &Plan| plan.messages.is_empty() || plan.messages.iter().any(|m| m.record.state.is_final());
+    let ended = |plan: &Plan| plan.messages.is_empty() || plan.messages.iter().any(over);
     let finished = plans.iter().filter(|plan| plan.waits && ended(plan));
     progress::commands(tx, context, now, finished.map(|plan| plan.command.to_string()).collect(), harvest).await
 }

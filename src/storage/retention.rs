@@ -164,6 +164,17 @@ pub const TABLES: &[(&str, Growth)] = &[
         }]),
     ),
     (
+        "dialog_tags",
+        Growth::Grows(&[Rule {
+            table: "dialog_tags",
+            act: Act::Delete,
+            age: |keep| keep.dialogs,
+            find: sql::OLD_DIALOG_TAGS,
+            apply: sql::DIALOG_TAGS_DELETE,
+            by_time: false,
+        }]),
+    ),
+    (
         "chats",
         Growth::Grows(&[Rule {
             table: "chats",

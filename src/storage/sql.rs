@@ -95,6 +95,7 @@ macro_rules! command_is_over {
 
 // Below the macros, which they use.
 mod chats;
+mod deeds;
 mod mirrors;
 mod pages;
 mod portals;
@@ -102,7 +103,7 @@ mod retention;
 pub(super) mod transfer;
 mod troubles;
 
-pub(super) use self::{chats::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*};
+pub(super) use self::{chats::*, deeds::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*};
 
 /// Every single statement of every theme by name.
 #[cfg(test)]
@@ -116,7 +117,10 @@ pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)>
 /// Every many-row statement of every theme by name.
 #[cfg(test)]
 pub(super) fn batches() -> impl Iterator<Item = (&'static str, Batch)> {
-    [BATCHES, chats::BATCHES, mirrors::BATCHES, retention::BATCHES, troubles::BATCHES].into_iter().flatten().copied()
+    [BATCHES, chats::BATCHES, deeds::BATCHES, mirrors::BATCHES, retention::BATCHES, troubles::BATCHES]
+        .into_iter()
+        .flatten()
+        .copied()
 }
 
 /// How rows are listed for PostgreSQL: one array per column.

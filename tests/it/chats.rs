@@ -5,7 +5,7 @@ use std::time::Duration;
 use sandbox::{Action, Chat, ChatAuthor, ChatMessage, Fault, PageRequest};
 use serde_json::{Value, json};
 
-use crate::world::{DEAL, Wish, World};
+use crate::world::{DEAL, Wish, World, text};
 
 pub(crate) const PHONE: &str = "79161234567";
 pub(crate) const CONNECTOR: &str = "mostik_main_whatsapp";
@@ -385,4 +385,40 @@ async fn one_line_s_chats_stand_in_one_portal() {
     assert_eq!(status, 409, "{answer}");
     begun(&world).await;
     assert!(other.chats().is_empty());
+}
+
+async fn renames(wish: Wish) {
+    let (world, line) = connected(wish).await;
+    world.until_registered("rename_chat").await;
+    // Without a chat there is nothing to name.
+    let deal = world.deal(PHONE);
+    world.run("rename_chat", deal, &json!({"recipients": "main", "name": "Анна, заказ 7"}));
+    assert_eq!(text(&world.result_of(deal).await, "error_code"), "no_chat");
+    begun(&world).await;
+    // A portal that is short of breath is asked again.
+    let busy = Action::Error {
+        code: "QUERY_LIMIT_EXCEEDED".into(),
+        status: None,
+        description: None,
+        retry_after: None,
+        after: false,
+    };
+    world.sandbox.add_fault(Fault::new("rest.imconnector.chat.name.set", busy).times(1));
+    let deal = world.deal(PHONE);
+    world.run("rename_chat", deal, &json!({"recipients": "main", "name": "Анна, заказ 7"}));
+    let result = world.result_of(deal).await;
+    assert_eq!((text(&result, "status"), text(&result, "detail")), ("Y".into(), format!("{PHONE}:Y")), "{result:?}");
+    assert_eq!((chat(&world).unwrap().name.as_str(), chat(&world).unwrap().line), ("Анна, заказ 7", line));
+    world.until("the card tells", |w| w.comment(deal).contains("Чат назван «Анна, заказ 7»")).await;
+    assert!(got(&world).is_empty(), "the client got nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_robot_renames_the_clients_chat() {
+    renames(Wish::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_robot_renames_the_clients_chat_on_postgres() {
+    renames(Wish { postgres: true, ..Wish::default() }).await;
 }

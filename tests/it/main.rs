@@ -34,6 +34,7 @@ mod pages;
 mod proxy;
 mod recover;
 mod replicas;
+mod robots;
 mod seen;
 mod telegram;
 mod trouble;

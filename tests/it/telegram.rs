@@ -290,3 +290,31 @@ async fn what_nobody_can_know_goes_to_a_person_at_once_and_is_not_repeated() {
         assert_eq!(bot.sent(PERSON).len(), before + arrived, "not repeated: {letters}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn robots_write_to_groups_through_bots_and_say_where_that_cannot_be_done() {
+    let world = World::with(quick()).await;
+    world.until_registered("send_file_to_group").await;
+    // A number of the Cloud API writes to no group, and nothing is tried.
+    let deal = world.deal(PHONE);
+    world.run("send_to_group", deal, &json!({"group": "-4003", "text": "Всем"}));
+    let result = world.result_of(deal).await;
+    assert_eq!(text(&result, "error_code"), "unsupported", "{result:?}");
+    assert!(text(&result, "detail").contains("WhatsApp Cloud API"), "{result:?}");
+    let (bot, _, _) = connected(&world).await;
+    bot.set_group(-4003, GroupState::Member);
+    let deal = world.deal(PHONE);
+    world.run("send_to_group", deal, &json!({"group": "-4003", "text": "Собрание в 10"}));
+    let result = world.result_of(deal).await;
+    assert_eq!((text(&result, "status"), text(&result, "detail")), ("Y".into(), "tg.-4003:Y".into()), "{result:?}");
+    let deal = world.deal(PHONE);
+    let files = json!({"group": "-4003", "files": ["https://shop.example/plan.pdf"], "caption": "План"});
+    world.run("send_file_to_group", deal, &files);
+    assert_eq!(text(&world.result_of(deal).await, "status"), "Y");
+    assert_eq!(bot.sent(-4003).len(), 2);
+    // A person is no group.
+    let deal = world.deal(PHONE);
+    world.run("send_to_group", deal, &json!({"group": PERSON.to_string(), "text": "Всем"}));
+    assert_eq!(text(&world.result_of(deal).await, "error_code"), "not_in_group");
+    assert!(bot.sent(PERSON).is_empty());
+}

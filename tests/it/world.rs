@@ -41,6 +41,8 @@ pub(crate) struct Wish {
     pub(crate) spans: bool,
     /// The application has all its rights, also those that chats and tabs on cards need.
     pub(crate) open_lines: bool,
+    /// More rights of the application.
+    pub(crate) scopes: &'static [&'static str],
     /// Language of the portal.
     pub(crate) language: &'static str,
     /// Port of the service; any free one if absent.
@@ -76,6 +78,7 @@ impl Default for Wish {
             log: "info,mostik=debug",
             spans: false,
             open_lines: false,
+            scopes: &[],
             language: "ru",
             port: None,
             front: None,
@@ -220,7 +223,7 @@ impl World {
             application_url: format!("{base}/bitrix24/main/app"),
             installer_url: Some(format!("{base}/bitrix24/main/install")),
             event_handler_url: Some(format!("{base}/bitrix24/main/events")),
-            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+            scopes: scopes.iter().chain(wish.scopes).map(|scope| (*scope).to_owned()).collect(),
             ..AppSpec::default()
         });
         let switches = Switches { language: wish.language.to_owned(), ..Switches::default() };
@@ -546,6 +549,11 @@ spans = {spans}
     /// The person writes, so that free text is allowed.
     pub(crate) async fn open_window(&self, phone: &str) {
         self.sandbox.phone(phone).say(&self.number, "Здравствуйте").unwrap();
+        self.until_stored(phone).await;
+    }
+
+    /// Waits until something that came from this phone is stored.
+    pub(crate) async fn until_stored(&self, phone: &str) {
         let path = format!("/api/v1/messages?peer={phone}&state=received");
         let deadline = Instant::now() + SOON;
         loop {

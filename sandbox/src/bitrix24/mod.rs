@@ -3,6 +3,7 @@
 mod automation;
 mod batch;
 mod crm;
+mod disk;
 mod events;
 mod frame;
 mod handle;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     automation::{Automation, Workflow},
     crm::Crm,
+    disk::Disk,
     frame::Frame,
     limits::{Limiter, PortalLimits},
     openlines::OpenLines,
@@ -311,6 +312,7 @@ pub(crate) struct PortalState {
     pub(crate) frames: HashMap<String, Frame>,
     pub(crate) frame_order: VecDeque<String>,
     pub(crate) openlines: OpenLines,
+    pub(crate) disk: Disk,
 }
 
 impl PortalState {
@@ -330,6 +332,7 @@ impl PortalState {
             frames: HashMap::new(),
             frame_order: VecDeque::new(),
             openlines: OpenLines::default(),
+            disk: Disk::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, net::IpAddr, sync::Arc, sync::atomic::Ordering};
 
 use super::{
-    MethodConfirm, PortalCell, automation, batch, events, frame,
+    MethodConfirm, PortalCell, automation, batch, disk, events, frame,
     limits::Operating,
     openlines::files::{Fetched, fetch_all, hand_out},
     table::{self, MethodSpec},
@@ -39,6 +39,9 @@ impl Door {
     async fn route(&self, request: Request) -> Response {
         if self.port != self.portal.port.load(Ordering::Acquire) {
             return self.moved(&request);
+        }
+        if let Some(file) = disk::download(&self.world, &self.portal, &request) {
+            return file;
         }
         if let Some(rest) = request.path.strip_prefix("/rest/") {
             // Doubled slashes are one, as web servers see it: the JavaScript SDK appends `/method` to `…/rest/`.

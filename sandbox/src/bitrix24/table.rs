@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::LazyLock};
 
 use super::{
-    automation, crm, handlers, openlines,
+    automation, crm, disk, handlers, openlines,
     rest::{Answer, Hit, RestError},
     robots, system,
 };
@@ -74,6 +74,7 @@ static METHODS: &[MethodSpec] = &[
     scoped("imconnector.connector.data.set", "imopenlines", openlines::data_set),
     scoped("imconnector.set.error", "imopenlines", openlines::set_error),
     scoped("imconnector.list", "imopenlines", openlines::list),
+    scoped("imconnector.chat.name.set", "imopenlines", openlines::name_set),
     scoped("imconnector.send.messages", "imopenlines", openlines::send),
     scoped("imconnector.update.messages", "imopenlines", openlines::update),
     scoped("imconnector.delete.messages", "imopenlines", openlines::delete),
@@ -81,6 +82,9 @@ static METHODS: &[MethodSpec] = &[
     scoped("imopenlines.session.history.get", "imopenlines", openlines::history_get),
     scoped("im.message.add", "im", openlines::message_add),
     scoped("im.notify.system.add", "im", openlines::notify_add),
+    scoped("disk.file.get", "disk", disk::file_get),
+    scoped("crm.documentgenerator.document.get", "crm", disk::document_get),
+    scoped("crm.documentgenerator.document.list", "crm", disk::document_list),
     scoped("crm.item.get", "crm", crm::read::item_get),
     scoped("crm.item.list", "crm", crm::read::item_list),
     scoped("crm.item.add", "crm", crm::write::item_add),

@@ -109,14 +109,18 @@ impl Amocrm {
     fn values(&self, language: Language, result: &ActionResult) -> Value {
         let delivered = result.delivered_at.map(|at| self.style.moment(at, "%Y-%m-%dT%H:%M:%S%:z")).unwrap_or_default();
         let ids: Vec<&str> = result.message_ids.iter().map(crate::domain::ids::ProviderMessageId::as_str).collect();
-        json!({
+        let mut values = json!({
             "status": if result.success() { SUCCESS } else { FAIL },
             "detail": results::detail(language, result),
             "timeout": if result.in_time { "1" } else { "0" },
             "error_code": result.error.map_or("", |code| code.code()),
             "message_ids": ids.join(","),
             "delivered_at": delivered,
-        })
+        });
+        for (key, own) in &result.own {
+            values[*key] = Value::String(own.join(","));
+        }
+        values
     }
 
     /// Writes and changes the notes among the effects.

@@ -17,7 +17,7 @@ use crate::domain::outcome::FailureClass;
 use crate::domain::portal::{CardKind, CardRef};
 use crate::forms::{integer, items, member, text, text_at};
 
-const GET: &str = "crm.item.get";
+pub(super) const GET: &str = "crm.item.get";
 const CONTACT: u32 = 3;
 const COMPANY: u32 = 4;
 /// Entries one card takes in the first batch: the item, its main contact, its company.
@@ -42,7 +42,7 @@ pub(super) fn entity_type(kind: CardKind) -> Option<String> {
 }
 
 /// `entityTypeId`; `None` for cards Bitrix24 does not have.
-fn entity_type_id(kind: CardKind) -> Option<u32> {
+pub(super) fn entity_type_id(kind: CardKind) -> Option<u32> {
     match kind {
         CardKind::Lead => Some(1),
         CardKind::Deal => Some(2),

@@ -95,7 +95,7 @@ impl Bitrix24 {
         known.map(|known| known.messenger)
     }
 
-    fn connector_id(&self, portal: &Portal, messenger: Messenger) -> String {
+    pub(super) fn connector_id(&self, portal: &Portal, messenger: Messenger) -> String {
         self.connector_of(messenger).map(|connector| connector.id_for(&portal.app)).unwrap_or_default()
     }
 
@@ -431,7 +431,7 @@ impl Chats for Bitrix24 {
     }
 
     async fn open(&self, portal: &Portal, link: &str) -> Result<Download, CrmError> {
-        self.open_file(portal, link).await
+        self.open_link(portal, link).await
     }
 }
 

@@ -88,6 +88,11 @@ impl Client {
         Self { outbound, oauth, tokens, limits, clock }
     }
 
+    /// The way out, for files that a portal gives by address.
+    pub(super) fn outbound(&self) -> &Outbound {
+        &self.outbound
+    }
+
     /// Makes the calls of a batch with the portal's own tokens.
     ///
     /// Cured on the way, each once: a token that ended, a user who is no longer accepted (as long as others are left),

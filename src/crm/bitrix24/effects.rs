@@ -206,15 +206,22 @@ impl Bitrix24 {
     fn return_values(&self, language: Language, result: &ActionResult) -> Param {
         let yes_no = |yes: bool, words: (&str, &str)| Param::from(if yes { words.0 } else { words.1 });
         let delivered = result.delivered_at.map(|at| self.style.moment(at, "%Y-%m-%dT%H:%M:%S%:z")).unwrap_or_default();
-        let ids = result.message_ids.iter().map(|id| Param::from(id.as_str())).collect::<Vec<_>>();
-        Param::map([
+        let list = |values: Vec<&str>| match values.is_empty() {
+            true => Param::from(""),
+            false => Param::List(values.into_iter().map(Param::from).collect()),
+        };
+        let mut values = vec![
             ("status", yes_no(result.success(), ("Y", "N"))),
             ("detail", results::detail(language, result).into()),
             ("timeout", yes_no(result.in_time, ("1", "0"))),
             ("error_code", result.error.map_or("", |code| code.code()).into()),
-            ("message_ids", if ids.is_empty() { "".into() } else { Param::List(ids) }),
-            ("delivered_at", delivered.into()),
-        ])
+        ];
+        if !result.sends_nothing {
+            values.push(("message_ids", list(result.message_ids.iter().map(|id| id.as_str()).collect())));
+            values.push(("delivered_at", delivered.into()));
+        }
+        values.extend(result.own.iter().map(|(key, own)| (*key, list(own.iter().map(String::as_str).collect()))));
+        Param::Map(values.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
     /// For comments that an earlier try may have written: their ids, by the effect's place; `None` where there is none.

@@ -238,8 +238,8 @@ pub(super) fn token_info(client_id: &str, member_id: &str, client_endpoint: &str
     Answered::Json(
         200,
         json!({"result": {
-            "client_id": client_id, "scope": "crm,bizproc,imopenlines,im,placement", "user_id": 7,
-            "install": {"installed": true, "status": "L", "scope": "crm,bizproc,imopenlines,im,placement", "domain": "Acme-Demo.bitrix24.com",
+            "client_id": client_id, "scope": "crm,bizproc,imopenlines,im,placement,disk", "user_id": 7,
+            "install": {"installed": true, "status": "L", "scope": "crm,bizproc,imopenlines,im,placement,disk", "domain": "Acme-Demo.bitrix24.com",
                 "client_endpoint": client_endpoint, "member_id": member_id},
         }, "time": {}}),
     )

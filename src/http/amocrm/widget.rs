@@ -240,7 +240,7 @@ async fn options(
             channels.push(channel_view(channel, provider.spec().messenger, provider.templates().is_some(), language));
             match state.pipeline.templates_of(channel).await {
                 Ok(found) => {
-                    templates.extend(found.into_iter().map(|def| TemplateView::of(line.id.as_str(), channel, def)));
+                    templates.extend(found.iter().map(|def| TemplateView::of(line.id.as_str(), channel, def.clone())));
                 }
                 Err(error) => {
                     tracing::warn!(channel.id = %channel.id, class = error.class.code(), "templates were not told");

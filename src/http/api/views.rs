@@ -79,7 +79,7 @@ pub(super) struct MessageDetail {
 /// What a message consists of.
 #[derive(Serialize, ToSchema, Default)]
 pub(super) struct ContentView {
-    /// `text`, `media`, `template`, or `other` for what has no better word.
+    /// `text`, `media`, `template`, or `other` for what has no better word; `check_phone`, `rename_chat` or `tag_dialog` for what a robot did that is no message.
     kind: &'static str,
     /// The text, or the caption of a file.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -206,6 +206,7 @@ fn outbound(content: &Content, fallback: Option<&TemplateCall>) -> ContentView {
             file: call.files.first().cloned(),
             ..ContentView::default()
         },
+        Content::Deed(deed) => ContentView { kind: deed.code(), ..ContentView::default() },
     };
     ContentView { fallback_template: fallback.map(|call| call.template.label()), ..view }
 }

@@ -201,6 +201,9 @@ fn content(message: &Value) -> InboundContent {
     if let Some(known) = gesture(kind, message) {
         return known;
     }
+    if kind == "system" && text(message, "/system/type") == "user_changed_number" {
+        return InboundContent::Other { what: InboundContent::NUMBER_LEFT.to_owned() };
+    }
     const WORD_MAX: usize = 64;
     let what = first_of(message, &["/interactive/type", "/type"]);
     let what = if what.is_empty() { "unknown" } else { what };

@@ -37,6 +37,12 @@ statements! {
         FROM chat_phones p WHERE p.phone > $1 AND NOT EXISTS (SELECT 1 FROM dialogs d
             WHERE d.channel_id = p.channel_id AND d.peer = p.peer)
         GROUP BY p.phone ORDER BY p.phone LIMIT $3";
+    /// Tags of people who have been forgotten.
+    OLD_DIALOG_TAGS = "SELECT t.peer AS key, MAX(t.set_ms) AS at_ms,
+            CAST(CASE WHEN MAX(t.set_ms) < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
+        FROM dialog_tags t WHERE t.peer > $1 AND NOT EXISTS (SELECT 1 FROM dialogs d
+            WHERE d.channel_id = t.channel_id AND d.peer = t.peer)
+        GROUP BY t.peer ORDER BY t.peer LIMIT $3";
     /// Chats of people, by the last message shown in any.
     OLD_CHATS = "SELECT h.peer AS key, MAX(h.changed_ms) AS at_ms,
             CAST(CASE WHEN MAX(h.changed_ms) < $2 THEN 1 ELSE 0 END AS BIGINT) AS due
@@ -78,6 +84,10 @@ batches! {
     CHAT_PHONES_DELETE["ti"] = "DELETE FROM chat_phones WHERE (channel_id, phone) IN (SELECT p.channel_id, p.phone
             FROM (VALUES {rows}) AS v JOIN chat_phones p ON p.phone = v.column1 AND p.shared_ms < v.column2
             WHERE NOT EXISTS (SELECT 1 FROM dialogs d WHERE d.channel_id = p.channel_id AND d.peer = p.peer))";
+    /// Tags go whose person has been forgotten.
+    DIALOG_TAGS_DELETE["ti"] = "DELETE FROM dialog_tags WHERE (channel_id, peer, tag) IN (SELECT t.channel_id, t.peer, t.tag
+            FROM (VALUES {rows}) AS v JOIN dialog_tags t ON t.peer = v.column1 AND t.set_ms < v.column2
+            WHERE NOT EXISTS (SELECT 1 FROM dialogs d WHERE d.channel_id = t.channel_id AND d.peer = t.peer))";
     /// Idempotency keys go.
     API_REQUESTS_DELETE["ti"] = "DELETE FROM api_requests WHERE key IN (SELECT r.key FROM (VALUES {rows}) AS v
             JOIN api_requests r ON r.key = v.column1 AND r.created_ms < v.column2)";

@@ -2,7 +2,10 @@
 
 use super::{Item, kinds};
 use crate::{
-    bitrix24::rest::{Answer, Hit, RestError},
+    bitrix24::{
+        disk,
+        rest::{Answer, Hit, RestError},
+    },
     clock::iso,
     php::Php,
 };
@@ -68,12 +71,14 @@ pub(crate) fn item_get(hit: &mut Hit<'_>, params: &Php) -> Result {
     let type_id = int_param(params, "entityTypeId")?;
     let id = int_param(params, "id")?;
     let offset = hit.portal.switches.read().offset_min;
-    let state = hit.portal.state.lock();
+    let mut state = hit.portal.state.lock();
     let item = state.crm.item(type_id, id).ok_or_else(not_found)?;
     if state.crm.hidden.contains(&(type_id, id, hit.caller.user_id)) {
         return Err(RestError::bad("ACCESS_DENIED", "Access denied"));
     }
-    Ok(Answer::of(Php::map([("item", shown(item, type_id, offset))])))
+    let mut item = shown(item, type_id, offset);
+    disk::fill(hit, &mut state.disk, type_id, id, &mut item);
+    Ok(Answer::of(Php::map([("item", item)])))
 }
 
 pub(super) fn not_found() -> RestError {

@@ -1,6 +1,6 @@
 //! Registration, and how a connector stands on a line. Source: §5.2, §5.3.
 
-use super::{Connector, OpenLines, Standing, connector_and_line};
+use super::{Connector, OpenLines, Standing, connector_and_line, required};
 use crate::{
     bitrix24::{
         events::Raised,
@@ -182,6 +182,24 @@ pub(crate) fn set_error(hit: &mut Hit<'_>, params: &Php) -> Result {
     if let Some(standing) = state.openlines.standings.get_mut(&(connector, line)) {
         standing.error = true;
     }
+    Ok(Answer::of(Php::map([("SUCCESS", Php::Bool(true)), ("DATA", Php::empty())])))
+}
+
+pub(crate) fn name_set(hit: &mut Hit<'_>, params: &Php) -> Result {
+    let (connector, line) = connector_and_line(params)?;
+    let (chat, user, name) = (required(params, "CHAT_ID")?, required(params, "USER_ID")?, required(params, "NAME")?);
+    let mut state = hit.portal.state.lock();
+    let lines = &mut state.openlines;
+    if lines.standings.get(&(connector.clone(), line)).is_none_or(|standing| !standing.active) {
+        return Err(RestError::bad("NOT_ACTIVE_LINE", "Line is not active"));
+    }
+    let is_it = |own: &&mut super::Chat| {
+        own.connector == connector && own.line == line && own.external_chat == chat && own.external_user == user
+    };
+    let Some(own) = lines.chats.values_mut().find(is_it) else {
+        return Err(RestError::bad("CHAT_RENAMING_FAILED", "Chat renaming failed"));
+    };
+    own.name = name;
     Ok(Answer::of(Php::map([("SUCCESS", Php::Bool(true)), ("DATA", Php::empty())])))
 }
 

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub(crate) use chats::{history_get, message_add, notify_add};
-pub(crate) use connectors::{activate, data_set, list, register, set_error, status, unregister};
+pub(crate) use connectors::{activate, data_set, list, name_set, register, set_error, status, unregister};
 pub(crate) use messages::{delete, send, send_delivery, update};
 
 pub use files::{Attachment, FileShown, Serving};
@@ -76,6 +76,8 @@ pub struct Chat {
     pub user_id: i64,
     /// Name as it was told last.
     pub user_name: String,
+    /// The chat's own name; empty until it was given one.
+    pub name: String,
     /// Phone as it was told last.
     pub user_phone: String,
     /// Session.
@@ -222,6 +224,7 @@ impl OpenLines {
                 external_user: external_user.to_owned(),
                 user_id,
                 user_name: String::new(),
+                name: String::new(),
                 user_phone: String::new(),
                 session_id: id - 1_444,
                 messages: Vec::new(),

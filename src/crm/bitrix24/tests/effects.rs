@@ -31,6 +31,7 @@ fn view() -> CommentView {
         failure: None,
         vendor_code: String::new(),
         receipts: true,
+        deed: None,
         silence: None,
         silent_for: Millis(0),
         responsible: None,
@@ -296,6 +297,8 @@ async fn results_are_in_the_products_words() {
         error: Some(ErrorCode::WindowClosed),
         message_ids: vec![ProviderMessageId("wamid.1".to_owned()), ProviderMessageId("wamid.2".to_owned())],
         delivered_at: None,
+        sends_nothing: false,
+        own: vec![("exists", vec!["Y".to_owned(), "U".to_owned()]), ("phones", Vec::new())],
     };
     let good = ActionResult {
         recipients: vec![recipient("79001234567", Ok(()))],
@@ -322,6 +325,7 @@ async fn results_are_in_the_products_words() {
             "detail": "79001234567:Y\n79000000000:N:[window_closed] 24-часовое окно закрыто\n\
                        abc:N:[bad_phone] Это не номер телефона (x\ny)",
             "message_ids": ["wamid.1", "wamid.2"],
+            "exists": ["Y", "U"], "phones": "",
         })
     );
     assert_eq!(log, json!("Готово: 1 из 3. 24-часовое окно закрыто"));

@@ -37,7 +37,7 @@ async fn a_token_of_ours_is_proved() {
             server_endpoint: world.stub.rest(),
             user_id: "7".to_owned(),
             installed: true,
-            scopes: ["crm", "bizproc", "imopenlines", "im", "placement"].map(str::to_owned).to_vec(),
+            scopes: ["crm", "bizproc", "imopenlines", "im", "placement", "disk"].map(str::to_owned).to_vec(),
         }
     );
     assert!(world.crm.manifest().missing_scopes(&proof.scopes).is_empty());

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::crm::Crm;
 use crate::crm::bitrix24::testing::{Answered, Received, World, answer_batch};
 use crate::crm::bitrix24::{Report, Tally};
+use crate::domain::action::ActionKind;
 use crate::domain::language::Language;
 use crate::domain::outcome::FailureClass;
 
@@ -29,7 +30,7 @@ fn portal(state: &mut State, method: &str, params: &Value) -> Found {
     let text = |key: &str| params[key].as_str().unwrap_or_default().to_owned();
     let (code, event, handler) = (text("CODE"), text("event"), text("handler"));
     match method {
-        "scope" => Ok(json!(["crm", "bizproc", "im", "imopenlines", "placement"])),
+        "scope" => Ok(json!(["crm", "bizproc", "im", "imopenlines", "placement", "disk"])),
         "bizproc.robot.list" => Ok(json!(state.robots)),
         "bizproc.robot.add" if state.robots.contains(&code) => Err(("ERROR_ACTIVITY_ALREADY_INSTALLED", "x")),
         "bizproc.robot.add" => {
@@ -83,6 +84,11 @@ fn portal(state: &mut State, method: &str, params: &Value) -> Found {
     }
 }
 
+/// Codes of the whole catalogue.
+fn catalogue() -> Vec<String> {
+    ActionKind::ALL.iter().map(|action| action.code().to_owned()).collect()
+}
+
 /// Events behind those of the application's life, in the order of the manifest.
 const OTHER_EVENTS: [&str; 4] =
     ["ONAPPTEST", "ONIMCONNECTORMESSAGEADD", "ONIMCONNECTORSTATUSDELETE", "ONIMCONNECTORLINEDELETE"];
@@ -125,7 +131,7 @@ async fn a_fresh_portal_gets_everything_in_four_calls() {
     let state = Shared::default();
     let world = world(&state).await;
     let done = report(&world, &["Sales"]).await;
-    assert_eq!(done.added, ["send_message"]);
+    assert_eq!(done.added, catalogue());
     assert_eq!(done.bound[..3], ["ONAPPINSTALL", "ONAPPUPDATE", "ONAPPUNINSTALL"]);
     assert_eq!(done.bound[3..], OTHER_EVENTS);
     assert_eq!((done.problems, done.missing_scopes, done.robots_unavailable), (vec![], vec![], None));
@@ -138,7 +144,7 @@ async fn a_fresh_portal_gets_everything_in_four_calls() {
     assert_eq!(add["HANDLER"], json!("https://c.example/bitrix24/main/robots/send_message"));
     assert_eq!(add["AUTH_USER_ID"], json!("1"));
     assert_eq!(add["PROPERTIES"]["line"]["Options"], json!({"line_Sales": "Sales"}));
-    assert_eq!(calls[1].params(1)["auth_type"], json!("1"));
+    assert_eq!(calls[1].params(ActionKind::ALL.len())["auth_type"], json!("1"));
 }
 
 #[tokio::test]
@@ -160,7 +166,7 @@ async fn a_new_line_reaches_the_robot() {
     let world = world(&state).await;
     report(&world, &["Sales"]).await;
     let done = report(&world, &["Sales", "Support"]).await;
-    assert_eq!((done.added, done.updated), (vec![], vec!["send_message".to_owned()]));
+    assert_eq!((done.added, done.updated), (vec![], catalogue()));
     // Behind it the places are looked at.
     let update = world.stub.received("/rest/batch").iter().rev().nth(1).unwrap().params(0);
     let options = &update["FIELDS"]["PROPERTIES"]["line"]["Options"];
@@ -176,7 +182,7 @@ async fn robots_deleted_by_an_update_come_back() {
     state.lock().unwrap().robots.clear();
     state.lock().unwrap().handlers.remove(0);
     let done = report(&world, &[]).await;
-    assert_eq!((done.added, done.bound), (vec!["send_message".to_owned()], vec!["ONAPPINSTALL".to_owned()]));
+    assert_eq!((done.added, done.bound), (catalogue(), vec!["ONAPPINSTALL".to_owned()]));
 }
 
 #[tokio::test]
@@ -193,7 +199,7 @@ async fn robots_that_are_no_longer_ours_go() {
 #[tokio::test]
 async fn a_robot_that_is_there_unlisted_is_updated() {
     let state = Shared::default();
-    state.lock().unwrap().robots = vec!["send_message".to_owned()];
+    state.lock().unwrap().robots = catalogue();
     let shared = Arc::clone(&state);
     let world = World::start(move |request, _| {
         answer_batch(request, |method, params| match method {
@@ -203,7 +209,7 @@ async fn a_robot_that_is_there_unlisted_is_updated() {
     })
     .await;
     let done = report(&world, &[]).await;
-    assert_eq!((done.added, done.updated, done.problems), (vec![], vec!["send_message".to_owned()], vec![]));
+    assert_eq!((done.added, done.updated, done.problems), (vec![], catalogue(), vec![]));
     assert!(world.store.registrations.lock().unwrap().contains_key("robot:send_message"));
 }
 
@@ -222,7 +228,7 @@ async fn a_portal_without_robots_is_reported_and_no_error() {
         let done = report(&world, &[]).await;
         assert_eq!(done.robots_unavailable.as_deref(), Some(code));
         assert_eq!(done.bound.len(), 4, "events that this portal knows are bound all the same");
-        assert_eq!((done.robots.stand, done.missing_scopes.len()), (0, 4));
+        assert_eq!((done.robots.stand, done.missing_scopes.len()), (0, 5));
         for language in Language::ALL {
             let notes = done.notes(language);
             assert!(notes.len() == 5 && notes[0].contains("bizproc") && notes[4].contains(code), "{notes:?}");
@@ -289,9 +295,9 @@ async fn a_refused_robot_is_a_problem_and_the_rest_is_done() {
     })
     .await;
     let done = report(&world, &[]).await;
-    assert_eq!((done.problems.len(), done.bound.len()), (1, 7));
-    assert_eq!(done.robots, Tally { wanted: 1, stand: 0 });
-    assert_eq!(done.notes(Language::Ru).len(), 1);
+    assert_eq!((done.problems.len(), done.bound.len()), (ActionKind::ALL.len(), 7));
+    assert_eq!(done.robots, Tally { wanted: ActionKind::ALL.len(), stand: 0 });
+    assert_eq!(done.notes(Language::Ru).len(), ActionKind::ALL.len());
     assert!(world.store.registrations.lock().unwrap().is_empty());
     let error = world.crm.reconcile(&world.portal, &[]).await.unwrap_err();
     assert_eq!((error.class, error.code.as_str()), (FailureClass::Rejected, "ERROR_WRONG_HANDLER_URL"));

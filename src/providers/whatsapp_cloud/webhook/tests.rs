@@ -115,7 +115,7 @@ fn every_type_of_message_is_shown_somehow() {
         other("interactive"),
         InboundContent::Reaction { of: ProviderMessageId("wamid.TESTOUT0001".into()), emoji: String::new() },
         other("order"),
-        other("system"),
+        other(InboundContent::NUMBER_LEFT),
         InboundContent::Edited { of: ProviderMessageId("wamid.TESTIN01".into()), body: "new".into() },
         InboundContent::Deleted { of: ProviderMessageId("wamid.TESTIN01".into()) },
         other("request_welcome"),
