@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::Messenger;
 use super::chat::OperatorMessage;
-use super::file::CrmFile;
+use super::crm_file::CrmFile;
 use super::guards::ActionGuards;
 use super::ids::{CommandId, CrmUserId, PortalId, ReplyToken};
 use super::message::TemplateCall;

@@ -238,7 +238,11 @@ fn messages_of(
 pub(super) fn echo_of(command: &Command) -> Option<MessageId> {
     match &command.body {
         CommandBody::Answer(answer) => answer.echo_of.clone(),
-        CommandBody::SendMessage(_) | CommandBody::Invalid { .. } => None,
+        CommandBody::SendMessage(_)
+        | CommandBody::RenameChat(_)
+        | CommandBody::TagDialog(_)
+        | CommandBody::CheckPhone(_)
+        | CommandBody::Invalid { .. } => None,
     }
 }
 

@@ -76,6 +76,8 @@ fn words(language: Language, mirror: &Mirror) -> String {
                 &[("name", label.as_str()), ("values", call.params.join(", ").as_str())],
             )
         }
+        // Nothing went to anybody.
+        (_, Content::Deed(_)) => String::new(),
     };
     let key = match (typed, mirror.automatic) {
         (Some(_), _) => "chat.by_phone",

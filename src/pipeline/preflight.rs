@@ -8,7 +8,7 @@ use moka::future::Cache;
 use super::{Pipeline, sources};
 use crate::domain::channel::Channel;
 use crate::domain::dialog::ServiceWindow;
-use crate::domain::ids::ChannelId;
+use crate::domain::ids::{ChannelId, PortalId};
 use crate::domain::message::{Content, MessageRecord, OutboundContent, OutboundMessage, TemplateCall};
 use crate::domain::outcome::{ErrorCode, Failure, FailureClass, SendError};
 use crate::domain::template::{self, FilledTemplate, TemplateDef};
@@ -102,19 +102,19 @@ pub(super) async fn prepare(
         let Some(fallback) = &record.draft.fallback else {
             return Err(Refusal::Failed(Failure::new(ErrorCode::WindowClosed)));
         };
-        let filled = fill(pipeline, channel, provider, record, fallback, now).await?;
+        let filled = fill(pipeline, channel, provider, record.portal.as_ref(), fallback, now).await?;
         return Ok(ready(OutboundContent::Template(filled), true));
     }
     let content = match &record.draft.content {
         Content::Text { body } => OutboundContent::Text(body.clone()),
         Content::Media { media, link, caption, filename } => OutboundContent::Media {
             media: *media,
-            link: sources::address_of(pipeline, record, link, now).map_err(Refusal::Failed)?,
+            link: sources::address_of(pipeline, record.portal.as_ref(), link, now).map_err(Refusal::Failed)?,
             caption: caption.clone(),
             filename: filename.clone(),
         },
         Content::Template(call) => {
-            OutboundContent::Template(fill(pipeline, channel, provider, record, call, now).await?)
+            OutboundContent::Template(fill(pipeline, channel, provider, record.portal.as_ref(), call, now).await?)
         }
         // Deeds have no send.
         Content::Deed(deed) => return Err(Refusal::Failed(Failure::with(ErrorCode::Unsupported, deed.code()))),
@@ -122,12 +122,12 @@ pub(super) async fn prepare(
     Ok(ready(content, false))
 }
 
-/// Finds the template at the vendor and puts the values in.
+/// Finds the template at the vendor and puts the values in; `owner` is the portal whose message it is.
 pub(super) async fn fill(
     pipeline: &Pipeline,
     channel: &Channel,
     provider: &Arc<dyn Provider>,
-    record: &MessageRecord,
+    owner: Option<&PortalId>,
     call: &TemplateCall,
     now: Timestamp,
 ) -> Result<FilledTemplate, Refusal> {
@@ -143,7 +143,7 @@ pub(super) async fn fill(
         }
     };
     let files: Result<Vec<String>, Failure> =
-        call.files.iter().map(|link| sources::address_of(pipeline, record, link, now)).collect();
+        call.files.iter().map(|link| sources::address_of(pipeline, owner, link, now)).collect();
     template::fill(&chosen, &call.params, &files.map_err(Refusal::Failed)?).map_err(Refusal::Failed)
 }
 

@@ -8,8 +8,7 @@ use super::preflight::{self, Refusal};
 use crate::domain::channel::Channel;
 use crate::domain::command::{RecipientSource, SendMessage};
 use crate::domain::ids::PortalId;
-use crate::domain::outcome::{ErrorCode, Failure, SendError};
-use crate::domain::template::TemplateDef;
+use crate::domain::outcome::{ErrorCode, Failure};
 use crate::numbers;
 use crate::providers::Provider;
 use crate::storage::StorageError;
@@ -37,7 +36,7 @@ impl Pipeline {
         let mut refused = None;
         for channel in &channels {
             let Some(provider) = self.provider_of(channel) else { continue };
-            match self.rehearse_on(channel, provider, send).await {
+            match self.rehearse_on(portal, channel, provider, send).await {
                 // Which channel it will be is chosen for each person; one that can is enough.
                 None => return Ok(None),
                 Some(failure) => refused = refused.or(Some(failure)),
@@ -63,6 +62,7 @@ impl Pipeline {
 
     async fn rehearse_on(
         &self,
+        portal: &PortalId,
         channel: &Channel,
         provider: &Arc<dyn Provider>,
         send: &SendMessage,
@@ -71,7 +71,7 @@ impl Pipeline {
             return Some(failure);
         }
         for call in [&send.template, &send.fallback].into_iter().flatten() {
-            match preflight::fill(self, channel, provider, call, self.clock.now()).await {
+            match preflight::fill(self, channel, provider, Some(portal), call, self.clock.now()).await {
                 Err(Refusal::Failed(failure)) => return Some(failure),
                 Err(Refusal::Provider(_)) | Ok(_) => {}
             }

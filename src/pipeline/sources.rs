@@ -14,7 +14,6 @@ use crate::domain::crm_file::{CrmFile, FileInfo, FileLink};
 use crate::domain::effect::{CardPerson, CrmError, RecipientQuery};
 use crate::domain::file::FileRef;
 use crate::domain::ids::PortalId;
-use crate::domain::message::MessageRecord;
 use crate::domain::outcome::{ErrorCode, Failure, FailureClass};
 use crate::domain::portal::Portal;
 use crate::domain::time::{Millis, Timestamp};
@@ -184,14 +183,14 @@ impl FromCrm {
 /// The address at which a vendor finds a file of a message now. Addresses of the network stay as they are.
 pub(super) fn address_of(
     pipeline: &Pipeline,
-    record: &MessageRecord,
+    owner: Option<&PortalId>,
     link: &str,
     now: Timestamp,
 ) -> Result<String, Failure> {
     let Some(file) = FileLink::parse(link) else { return Ok(link.to_owned()) };
     let no_file = || Failure::with(ErrorCode::FileNotFound, file.name.clone());
     // Only a portal's own message may name its files.
-    if record.portal.as_ref() != Some(&file.portal) {
+    if owner != Some(&file.portal) {
         return Err(no_file());
     }
     pipeline.address_of(&FileRef::Kept(link.to_owned()), &file.name, now.plus(ADDRESS_LASTS)).map_err(|error| {

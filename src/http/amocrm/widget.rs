@@ -344,7 +344,10 @@ async fn check(
     let failure = match &rehearsal.body {
         CommandBody::Invalid { failure } => Some(failure.clone()),
         CommandBody::SendMessage(send) => state.pipeline.rehearse(&visit.portal.id, send).await?,
-        CommandBody::Answer(_) => None,
+        CommandBody::Answer(_)
+        | CommandBody::RenameChat(_)
+        | CommandBody::TagDialog(_)
+        | CommandBody::CheckPhone(_) => None,
     };
     let mut problems: Vec<ProblemView> = failure.iter().map(|failure| problem_view(failure, language)).collect();
     for place in rehearsal.may_be_empty {
@@ -499,7 +502,10 @@ async fn send(
     let failure = match &command.body {
         CommandBody::Invalid { failure } => Some(failure.clone()),
         CommandBody::SendMessage(send) => state.pipeline.rehearse(&visit.portal.id, send).await?,
-        CommandBody::Answer(_) => None,
+        CommandBody::Answer(_)
+        | CommandBody::RenameChat(_)
+        | CommandBody::TagDialog(_)
+        | CommandBody::CheckPhone(_) => None,
     };
     // Somebody sits before the form: they are told at once, instead of by a note.
     if let Some(failure) = failure {

@@ -256,8 +256,18 @@ fn view_of(state: &State, language: Language, dialog: &CardDialog) -> DialogView
         templates: spec.is_some_and(|spec| spec.capabilities.templates),
         names: spec.is_some_and(|spec| spec.addressing.marks_chat("@name")),
         paused: matches!(dialog.channel.state, ChannelState::Paused(_)),
-        messages: dialog.messages.iter().map(|history| message_of(language, history)).collect(),
+        messages: dialog
+            .messages
+            .iter()
+            .filter(|known| is_said(known))
+            .map(|history| message_of(language, history))
+            .collect(),
     }
+}
+
+/// False for what was done about a person without a word to them.
+fn is_said(history: &MessageHistory) -> bool {
+    !matches!(history.record.draft.content, Content::Deed(_))
 }
 
 fn message_of(language: Language, history: &MessageHistory) -> MessageView {
@@ -273,6 +283,7 @@ fn message_of(language: Language, history: &MessageHistory) -> MessageView {
                 let words = std::iter::once(name).chain(call.params.iter().cloned()).collect::<Vec<_>>().join("\n");
                 (words, String::new(), String::new())
             }
+            Content::Deed(_) => Default::default(),
         },
     };
     let code = record.state.code();
@@ -301,12 +312,13 @@ fn message_of(language: Language, history: &MessageHistory) -> MessageView {
 fn of_person(language: Language, stored: &str) -> (String, String, String) {
     match serde_json::from_str::<InboundContent>(stored) {
         Ok(InboundContent::Text { body }) => (body, String::new(), String::new()),
-        Ok(InboundContent::Media { media, caption, id: _, mime: _ }) => {
+        Ok(InboundContent::Media { media, caption, id: _, mime: _, filename: _ }) => {
             (caption, i18n::file_kind(language, &media), String::new())
         }
         Ok(InboundContent::Other { what }) => {
             (String::new(), i18n::text(language, "chat.other", &[("what", &what)]), String::new())
         }
+        Ok(content) => (content.words(), String::new(), String::new()),
         // Written by a newer version: shown as something that came.
         Err(_) => (String::new(), i18n::file_kind(language, ""), String::new()),
     }
