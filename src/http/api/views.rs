@@ -87,7 +87,7 @@ pub(super) struct ContentView {
     /// Kind of a file (`image`, `video`, `audio`, `document`), or the vendor's word for anything else.
     #[serde(skip_serializing_if = "Option::is_none")]
     media: Option<String>,
-    /// Address of a file.
+    /// Address of a file; one that begins with `crm:` is a file that the CRM keeps.
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<String>,
     /// Template as `name:language`.
