@@ -52,6 +52,8 @@ struct Queue {
     running: usize,
     /// The channel's or portal's state is being read.
     asking: bool,
+    /// It changed while it was being read: what comes may be from before.
+    outdated: bool,
     /// Known to be allowed to work; `None` until it has been asked.
     allowed: Option<bool>,
     held_until: Option<Timestamp>,
@@ -76,6 +78,7 @@ impl Queue {
             owned: true,
             running: 0,
             asking: false,
+            outdated: false,
             allowed: None,
             held_until: None,
             pace: None,
@@ -257,6 +260,7 @@ impl Scheduler {
                 if let Some(queue) = self.queues.get_mut(&key) {
                     queue.allowed = None;
                     queue.held_until = None;
+                    queue.outdated = queue.asking;
                     touched.insert(key);
                 }
             }
@@ -294,7 +298,8 @@ impl Scheduler {
             Message::State { queue: key, state } => {
                 if let Some(queue) = self.queues.get_mut(&key) {
                     queue.asking = false;
-                    queue.allowed = Some(!state.paused);
+                    // Asked again at once if it is from before a change.
+                    queue.allowed = Some(!state.paused).filter(|_| !std::mem::take(&mut queue.outdated));
                     queue.portal = state.portal;
                     queue.full = state.pace;
                     queue.ramp = state.ramp;

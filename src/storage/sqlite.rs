@@ -50,7 +50,7 @@ impl Drop for Held {
 /// Most answers that are read at the same time.
 const READERS: usize = 4;
 
-/// Connections that only read: opened when they are first needed, kept until [`Readers::close`].
+/// Connections that only read: opened when they are first needed, and kept.
 #[derive(Clone, Debug)]
 pub struct Readers(Arc<ReadersInner>);
 

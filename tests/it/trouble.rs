@@ -249,6 +249,23 @@ async fn a_dead_token_pauses_the_channel_and_keeps_the_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_is_resumed_while_its_pause_is_being_read_goes_on_at_once() {
+    const ROUNDS: usize = 25;
+    let world = World::with(quick("")).await;
+    world.open_window(PHONE).await;
+    let path = format!("/api/v1/channels/{}", world.channel);
+    let stage = world.robot(&json!({"recipients": "main", "text": "Раунд"}));
+    for _ in 0..ROUNDS {
+        assert_eq!(world.post(&format!("{path}/pause"), json!({"reason": "check"})).await.0, 200);
+        let deal = world.deal(PHONE);
+        world.portal.move_item(DEAL, deal, &stage).unwrap();
+        assert_eq!(world.post(&format!("{path}/resume"), json!({"ramp": false})).await.0, 200);
+    }
+    // A paused channel is looked at again after half a minute, which is longer than this waits.
+    world.until("every round went out", |w| w.messages(PHONE).len() == ROUNDS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_recipient_fails_and_the_other_does_not() {
     let world = World::new().await;
     world.open_window(PHONE).await;
