@@ -196,8 +196,8 @@ mod tests {
             app.missing_scopes(&granted).iter().map(|scope| scope.code.clone()).collect()
         };
         assert_eq!(missing(&["crm", "bizproc", "imopenlines", "im", "placement", "disk"]), [""; 0]);
-        assert_eq!(missing(&["CRM", "im", "imopenlines", "placement"]), ["bizproc"]);
-        assert_eq!(missing(&[]), ["crm", "bizproc", "imopenlines", "im", "placement"]);
+        assert_eq!(missing(&["CRM", "im", "imopenlines", "placement", "disk"]), ["bizproc"]);
+        assert_eq!(missing(&[]), ["crm", "bizproc", "imopenlines", "im", "placement", "disk"]);
     }
 
     #[test]

@@ -71,7 +71,7 @@ async fn a_step_is_written_saved_and_run(language: &'static str) {
     let desk = Desk::new(language, DESK).await;
     let (amo, browser) = (&desk.amo, &desk.browser);
     let russian = language == "ru";
-    desk.open("designer").await;
+    desk.open("designer/send_message").await;
     // Nothing is chosen yet: that would fail, and is told before anybody saves.
     let empty = if russian { "Нет ни текста" } else { "There is no text" };
     browser
@@ -133,7 +133,7 @@ async fn a_step_is_written_saved_and_run(language: &'static str) {
     let failed = amo.went_on(amo.account.run_block(0, nobody).unwrap()).await;
     assert_eq!(failed.left.as_deref(), Some("fail"), "{:?}", failed.data);
     for shape in ["nested", "objects"] {
-        desk.open_with("designer", &format!("&params={shape}")).await;
+        desk.open_with("designer/send_message", &format!("&params={shape}")).await;
         desk.choose("[data-name='template']", template).await;
         desk.write("[data-param='1']", "a").await;
         desk.write("[data-param='2']", "b").await;
@@ -265,7 +265,7 @@ async fn the_widget_is_set_up_in_english() {
 async fn a_service_that_does_not_answer_is_told_and_asked_again() {
     let mut desk = Desk::new("en", DESK).await;
     desk.amo.world.kill();
-    desk.open("designer").await;
+    desk.open("designer/send_message").await;
     let words = desk.browser.text(".mostik-step .mostik-bad").await;
     assert!(words.contains("does not answer"), "{words}");
     desk.amo.world.restart().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sandbox::{Action, CutFrom, Fault};
 use serde_json::json;
 
-use crate::world::{Wish, World, text};
+use crate::world::{DEAL, Wish, World, text};
 
 const PHONE: &str = "79161234567";
 
@@ -259,7 +259,7 @@ async fn a_channel_that_is_resumed_while_its_pause_is_being_read_goes_on_at_once
         assert_eq!(world.post(&format!("{path}/pause"), json!({"reason": "check"})).await.0, 200);
         let deal = world.deal(PHONE);
         world.portal.move_item(DEAL, deal, &stage).unwrap();
-        assert_eq!(world.post(&format!("{path}/resume"), json!({"ramp": false})).await.0, 200);
+        assert_eq!(world.post(&format!("{path}/resume"), json!({})).await.0, 200);
     }
     // A paused channel is looked at again after half a minute, which is longer than this waits.
     world.until("every round went out", |w| w.messages(PHONE).len() == ROUNDS).await;

@@ -195,36 +195,43 @@
     return values;
   }
 
-  function drawDesigner() {
+  // One step at a time, as in the designer: whoever builds a bot picks its block first.
+  function drawDesigner(chosen) {
     const $sheet = $("<section>").addClass("sheet narrow").append($("<h2>").text(words.designer));
     $("#area").append($sheet);
-    enter("salesbot_designer");
-    for (const code of Object.keys(state.manifest.salesbot_designer).filter((one) => one !== "logo")) {
-      const block = state.manifest.salesbot_designer[code];
-      const $body = $("<div>").addClass("rows").attr("data-block", code);
-      for (const key of Object.keys(block.settings)) {
-        const setting = block.settings[key];
-        $body.append($("<div>").addClass("field").append($("<span>").text(texts(setting.name)),
-          $("<input>", { type: "text", name: "value_manual", "data-field-name": key }).val(setting.default_value)));
+    const blocks = state.manifest.salesbot_designer;
+    const codes = Object.keys(blocks).filter((one) => one !== "logo");
+    if (!codes.includes(chosen)) {
+      for (const code of codes) {
+        $sheet.append($("<p>").append($("<a>", { href: "#designer/" + code }).text(texts(blocks[code].name))));
       }
-      const $save = $("<button>", { type: "button", "class": "button", "data-testid": "save-block", "data-code": code }).text(words.save);
-      const $said = $("<p>").attr("data-testid", "said");
-      $sheet.append($("<h3>").text(texts(block.name)), $body, $save, $said);
-      const told = widget.callbacks.salesbotDesignerSettings && widget.callbacks.salesbotDesignerSettings($body, () => "", {});
-      if (!told || !Array.isArray(told.exits)) {
-        fail("salesbotDesignerSettings must give {exits}");
-        continue;
-      }
-      $save.on("click", () => {
-        const values = {};
-        $body.find("[data-field-name]").each((at, input) => { values[input.dataset.fieldName] = input.value; });
-        const made = widget.callbacks.onSalesbotDesignerSave(code, shaped(values));
-        if (typeof made !== "string") return fail("onSalesbotDesignerSave must give a string");
-        api("blocks", { handler: code, code: made, exits: told.exits.map((exit) => exit.code) }).then(
-          (saved) => $said.text("№ " + saved.block).attr("data-block", saved.block),
-          (answer) => fail(answer.responseText));
-      });
+      return;
     }
+    enter("salesbot_designer");
+    const block = blocks[chosen];
+    const $body = $("<div>").addClass("rows").attr("data-block", chosen);
+    for (const key of Object.keys(block.settings)) {
+      const setting = block.settings[key];
+      $body.append($("<div>").addClass("field").append($("<span>").text(texts(setting.name)),
+        $("<input>", { type: "text", name: "value_manual", "data-field-name": key }).val(setting.default_value)));
+    }
+    const $save = $("<button>", { type: "button", "class": "button", "data-testid": "save-block", "data-code": chosen }).text(words.save);
+    const $said = $("<p>").attr("data-testid", "said");
+    $sheet.append($("<h3>").text(texts(block.name)), $body, $save, $said);
+    const told = widget.callbacks.salesbotDesignerSettings && widget.callbacks.salesbotDesignerSettings($body, () => "", {});
+    if (!told || !Array.isArray(told.exits)) {
+      fail("salesbotDesignerSettings must give {exits}");
+      return;
+    }
+    $save.on("click", () => {
+      const values = {};
+      $body.find("[data-field-name]").each((at, input) => { values[input.dataset.fieldName] = input.value; });
+      const made = widget.callbacks.onSalesbotDesignerSave(chosen, shaped(values));
+      if (typeof made !== "string") return fail("onSalesbotDesignerSave must give a string");
+      api("blocks", { handler: chosen, code: made, exits: told.exits.map((exit) => exit.code) }).then(
+        (saved) => $said.text("№ " + saved.block).attr("data-block", saved.block),
+        (answer) => fail(answer.responseText));
+    });
   }
 
   function drawTrigger() {
@@ -285,7 +292,7 @@
     leave();
     const [place, id] = (location.hash.slice(1) || "pipeline").split("/");
     $("#tabs a").each((at, link) => { $(link).attr("aria-current", link.hash === "#" + place ? "page" : null); });
-    ({ pipeline: drawPipeline, designer: drawDesigner, trigger: drawTrigger, settings: drawSettings, advanced: drawAdvanced,
+    ({ pipeline: drawPipeline, designer: () => drawDesigner(id), trigger: drawTrigger, settings: drawSettings, advanced: drawAdvanced,
       lead: () => drawCard(Number(id)) })[place]();
     document.body.dataset.area = place;
   }
