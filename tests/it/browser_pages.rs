@@ -155,7 +155,7 @@ async fn a_tab_left_open_gets_another_pass_from_the_portal() {
 /// The application's page: what is missing, how it stands, buttons.
 async fn look(world: &World, language: &'static str, size: (u32, u32)) {
     world.portal.set_switches(|switches: &mut Switches| switches.language = language.to_owned());
-    world.portal.set_scopes(&world.client_id, &["crm", "bizproc", "imopenlines", "im"]).unwrap();
+    world.portal.set_scopes(&world.client_id, &["crm", "bizproc", "imopenlines", "im", "disk"]).unwrap();
     let browser = Browser::open(language, size).await;
     let url = world.portal.frame_url(&world.client_id, "DEFAULT");
     browser.client.goto(&url).await.unwrap();
@@ -164,7 +164,7 @@ async fn look(world: &World, language: &'static str, size: (u32, u32)) {
     assert!(missing.contains("placement"), "{missing}");
     picture(&browser, &format!("app-missing-{language}")).await;
 
-    world.portal.set_scopes(&world.client_id, &["crm", "bizproc", "imopenlines", "im", "placement"]).unwrap();
+    world.portal.set_scopes(&world.client_id, &["crm", "bizproc", "imopenlines", "im", "placement", "disk"]).unwrap();
     browser.click("#repair").await;
     browser.see(".said").await;
     browser.see(".good").await;

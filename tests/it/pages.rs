@@ -291,7 +291,7 @@ async fn the_page_says_what_is_missing_and_mends_what_it_can() {
     world.portal.set_scopes(&world.client_id, &["crm", "bizproc"]).unwrap();
     let page = open(&world, "application", 1, Value::Null).await;
     assert!(page.body.contains("placement") && page.body.contains("class=\"todo\""), "{}", page.body);
-    world.portal.set_scopes(&world.client_id, &["crm", "bizproc", "imopenlines", "im", "placement"]).unwrap();
+    world.portal.set_scopes(&world.client_id, &["crm", "bizproc", "imopenlines", "im", "placement", "disk"]).unwrap();
     let page = open(&world, "application", 1, Value::Null).await;
     assert!(page.body.contains("class=\"good\"") && !page.body.contains("class=\"open\""), "{}", page.body);
     let pass = pass_of(&page);

@@ -216,8 +216,11 @@ impl World {
         let own_base = format!("http://127.0.0.1:{port}");
         let base = format!("http://127.0.0.1:{}", wish.front.unwrap_or(port));
         let client_secret = "secret-of-the-application".to_owned();
-        let scopes: &[&str] =
-            if wish.open_lines { &["crm", "bizproc", "imopenlines", "im", "placement"] } else { &["crm", "bizproc"] };
+        let scopes: &[&str] = if wish.open_lines {
+            &["crm", "bizproc", "imopenlines", "im", "placement", "disk"]
+        } else {
+            &["crm", "bizproc"]
+        };
         let app = sandbox.add_app(AppSpec {
             client_secret: client_secret.clone(),
             application_url: format!("{base}/bitrix24/main/app"),
