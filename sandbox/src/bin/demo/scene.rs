@@ -59,7 +59,7 @@ pub(crate) async fn build(sandbox: &Sandbox, service: &Service, keys: &AppKeys, 
         application_url: format!("{base}/bitrix24/main/app"),
         installer_url: Some(format!("{base}/bitrix24/main/install")),
         event_handler_url: Some(format!("{base}/bitrix24/main/events")),
-        scopes: ["crm", "bizproc"].map(str::to_owned).to_vec(),
+        scopes: ["crm", "bizproc", "imopenlines", "im", "placement", "disk"].map(str::to_owned).to_vec(),
         ..AppSpec::default()
     });
     let number = sandbox.add_number(NumberSpec {
