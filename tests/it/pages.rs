@@ -1,7 +1,5 @@
 //! Pages inside Bitrix24 without a browser: who gets in, what a page may do, and that nothing is sent twice.
 
-use std::time::SystemTime;
-
 use sandbox::{Action, BotInbound, Fault, ItemSpec, Page, PageRequest, UserSpec};
 use serde_json::{Value, json};
 
@@ -132,9 +130,8 @@ async fn a_card_shows_its_dialogs_and_somebody_writes_first() {
     assert_eq!(world.messages(PHONE).len(), 1);
 
     // WhatsApp tells the time of what clients write in whole seconds: an answer within the second would stand before it.
-    let second = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    let read = second(SystemTime::now());
-    world.until("the next second has begun", |_| second(SystemTime::now()) > read).await;
+    let read = world.sandbox.now_ms() / 1000;
+    world.until("the next second has begun", |w| w.sandbox.now_ms() / 1000 > read).await;
     world.open_window(PHONE).await;
     let now = dialogs(&world, &pass).await;
     assert_eq!(now[0]["window"], json!("open"));
