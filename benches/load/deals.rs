@@ -44,6 +44,8 @@ impl Scene {
         wish.sandbox.graph.batch_max = 20;
         wish.sandbox.graph.batch_linger_ms = 5;
         wish.sandbox.calls_kept = 0;
+        // A vendor does not wait for one answer of ours before the next call; few senders would measure our commits.
+        wish.sandbox.senders = 256;
         if !bucket {
             wish.config = "[delivery]\nworkers = 256\n".into();
             wish.bitrix24 = "requests_per_second = 1000.0\nburst = 10000";
