@@ -46,6 +46,15 @@ impl FailureClass {
             Self::Indeterminate => "indeterminate",
         }
     }
+
+    /// True when the other side said no to the thing itself: asking again later brings nothing.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Rejected | Self::NotPermitted => true,
+            Self::Misconfigured | Self::Throttled | Self::Unavailable | Self::Indeterminate => false,
+        }
+    }
 }
 
 /// The closed list of reasons that robots, Salesbots and the API report (`error_code`, `surface.md` §5).

@@ -300,6 +300,15 @@ fn broken(error: askama::Error) -> Problem {
     Problem::Internal
 }
 
+/// Who opens a page with this form; `None` for a bookmark, a moderator, a curious visitor.
+fn opened(request: &HttpRequest, form: &serde_json::Value) -> Result<Option<PageOpen>, Problem> {
+    match page_open(&decode(request.query_string().as_bytes())?, form) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(WireError::Unsigned(_)) => Ok(None),
+        Err(WireError::Malformed(what)) => Err(Problem::Malformed(what)),
+    }
+}
+
 async fn page(
     request: &HttpRequest,
     app: &str,
@@ -308,13 +317,7 @@ async fn page(
     installing: bool,
 ) -> Result<HttpResponse, Problem> {
     require_app(state, app)?;
-    let query = decode(request.query_string().as_bytes())?;
-    let opened = match page_open(&query, &decode(body)?) {
-        Ok(opened) => opened,
-        // A bookmark, a moderator, a curious visitor.
-        Err(WireError::Unsigned(_)) => return ui::visitor().map_err(broken),
-        Err(WireError::Malformed(what)) => return Err(Problem::Malformed(what)),
-    };
+    let Some(opened) = opened(request, &decode(body)?)? else { return ui::visitor().map_err(broken) };
     let notice = match open(state, app, &opened).await {
         Ok(view) => return ui::frame(&FrameView { installing, ..view }).map_err(broken),
         Err(notice) => notice,

@@ -17,7 +17,7 @@ use crate::domain::effect::CrmError;
 use crate::domain::event::InboundContent;
 use crate::domain::file::{FILE_MAX, FileRef, is_page, name_of};
 use crate::domain::ids::{ChannelId, CommandId, MessageId};
-use crate::domain::outcome::{ErrorCode, Failure, FailureClass};
+use crate::domain::outcome::{ErrorCode, Failure};
 use crate::domain::portal::{Portal, PortalState};
 use crate::domain::time::{Millis, Timestamp};
 use crate::outbound::download::Download;
@@ -125,12 +125,9 @@ impl Pipeline {
         let channel = self.storage.find_channel(channel).await?.ok_or_else(|| refused(ErrorCode::NoChannel, ""))?;
         let files = self.provider_of(&channel).and_then(|provider| provider.media());
         let files = files.ok_or_else(|| refused(ErrorCode::Unsupported, media))?;
-        let stream = files.open(&channel, id).await.map_err(|error| match error.class {
-            FailureClass::Rejected | FailureClass::NotPermitted => FileTrouble::Refused(error.failure),
-            FailureClass::Misconfigured
-            | FailureClass::Throttled
-            | FailureClass::Unavailable
-            | FailureClass::Indeterminate => FileTrouble::Unavailable(error.failure.detail),
+        let stream = files.open(&channel, id).await.map_err(|error| match error.class.is_final() {
+            true => FileTrouble::Refused(error.failure),
+            false => FileTrouble::Unavailable(error.failure.detail),
         })?;
         let named = if stream.mime.is_empty() { mime.clone() } else { stream.mime };
         let mime = named.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -166,14 +163,10 @@ impl Pipeline {
 }
 
 fn of_crm(error: CrmError, name: &str) -> FileTrouble {
-    match error.class {
-        FailureClass::Rejected | FailureClass::NotPermitted => {
-            refused(ErrorCode::FileType, if error.text.is_empty() { name } else { &error.text })
-        }
-        FailureClass::Misconfigured
-        | FailureClass::Throttled
-        | FailureClass::Unavailable
-        | FailureClass::Indeterminate => FileTrouble::Unavailable(error.text),
+    if error.class.is_final() {
+        refused(ErrorCode::FileType, if error.text.is_empty() { name } else { &error.text })
+    } else {
+        FileTrouble::Unavailable(error.text)
     }
 }
 

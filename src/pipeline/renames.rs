@@ -14,7 +14,7 @@ use crate::domain::command::{Command, RenameChat};
 use crate::domain::deed::Deed;
 use crate::domain::effect::{CardPerson, CrmError};
 use crate::domain::message::Content;
-use crate::domain::outcome::{ErrorCode, Failure, FailureClass};
+use crate::domain::outcome::{ErrorCode, Failure};
 use crate::domain::portal::Portal;
 use crate::domain::status::MessageState;
 use crate::storage::StorageError;
@@ -57,7 +57,7 @@ pub(super) async fn carry_out(
         for (chat, answer) in chats.iter().zip(names.rename(portal, &chats).await) {
             told.push(match answer {
                 Ok(()) => done(pipeline, command, chat, rename),
-                Err(error) if is_final(&error) => {
+                Err(error) if error.class.is_final() => {
                     let failure = Failure::with(ErrorCode::Rejected, error.code);
                     refused(pipeline, command, &chat.stands.chat.peer, failure)
                 }
@@ -74,14 +74,4 @@ fn done(pipeline: &Pipeline, command: &Command, chat: &ChatName, rename: &Rename
     message.record.state = MessageState::Sent;
     message.record.draft.content = Content::Deed(Deed::RenameChat { name: rename.name.clone() });
     message
-}
-
-fn is_final(error: &CrmError) -> bool {
-    match error.class {
-        FailureClass::Rejected | FailureClass::NotPermitted => true,
-        FailureClass::Misconfigured
-        | FailureClass::Throttled
-        | FailureClass::Unavailable
-        | FailureClass::Indeterminate => false,
-    }
 }

@@ -14,7 +14,7 @@ use crate::domain::crm_file::{CrmFile, FileInfo, FileLink};
 use crate::domain::effect::{CardPerson, CrmError, RecipientQuery};
 use crate::domain::file::FileRef;
 use crate::domain::ids::PortalId;
-use crate::domain::outcome::{ErrorCode, Failure, FailureClass};
+use crate::domain::outcome::{ErrorCode, Failure};
 use crate::domain::portal::Portal;
 use crate::domain::time::{Millis, Timestamp};
 use crate::storage::StorageError;
@@ -109,7 +109,7 @@ async fn files_of(crm: &Arc<dyn Crm>, portal: &Portal, commands: &[Arc<Command>]
                     Ok(infos) => {
                         found.insert(file.to_string(), infos);
                     }
-                    Err(error) if is_final(&error) => {
+                    Err(error) if error.class.is_final() => {
                         let detail = format!("{file}: {}", error.text);
                         refused.get_or_insert(Failure::with(ErrorCode::FileNotFound, detail));
                     }
@@ -123,17 +123,6 @@ async fn files_of(crm: &Arc<dyn Crm>, portal: &Portal, commands: &[Arc<Command>]
             })
         })
         .collect()
-}
-
-/// True when asking again would bring no file.
-fn is_final(error: &CrmError) -> bool {
-    match error.class {
-        FailureClass::Rejected | FailureClass::NotPermitted => true,
-        FailureClass::Misconfigured
-        | FailureClass::Throttled
-        | FailureClass::Unavailable
-        | FailureClass::Indeterminate => false,
-    }
 }
 
 impl FromCrm {

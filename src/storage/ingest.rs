@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::chats::{self, Arrived};
 use super::db::{Tx, args};
-use super::messages::{self, MessageNews};
+use super::messages::{self, MessageNews, Told};
 use super::mirrors;
 use super::writer::{Context, Harvest, Outcome, Step};
 use super::{Storage, StorageError, chat_phones, sql};
@@ -153,28 +153,14 @@ async fn store_inbound(
             let id = inbound_id(&ingest.channel, &message.provider_id, message.at, now);
             let (channel, peer) = (&ingest.channel, message.peer.as_str());
             arrived.push(Arrived { channel, peer, messenger: ingest.messenger, message: id.clone() });
-            rows.push(args![
-                id.as_str(),
-                true,
-                Some(ingest.channel.to_string()),
-                message.peer.as_str(),
-                None::<String>,
-                None::<String>,
-                None::<String>,
-                false,
-                None::<String>,
+            rows.push(messages::told_row(
+                &id,
+                (&ingest.channel, &message.peer),
+                Told::Inbound,
+                (&message.provider_id, at),
                 content,
-                false,
-                "received",
-                0,
-                Some(message.provider_id.to_string()),
-                None::<String>,
-                None::<String>,
-                now.0,
-                None::<i64>,
-                Some(at.0),
-                now.0,
-            ]);
+                now,
+            ));
             if !message.opens_window {
                 continue;
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::db::{Row, Tx, args};
+use super::db::{Arg, Row, Tx, args};
 use super::guards::MessageGuards;
 use super::mirrors::{self, Left};
 use super::progress::CommentTarget;
@@ -147,6 +147,52 @@ pub(super) async fn add(tx: &mut Tx, now: Timestamp, new: &[&NewMessage]) -> Res
     Ok(())
 }
 
+/// Messages that no command of ours asked for: a provider told of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Told {
+    /// A person wrote it.
+    Inbound,
+    /// Somebody of ours typed it on the sender's own phone.
+    Typed,
+}
+
+/// The row of such a message for [`sql::MESSAGES_ADD`]: between a channel and a person, known to the vendor since then.
+pub(super) fn told_row(
+    id: &MessageId,
+    (channel, peer): (&ChannelId, &str),
+    told: Told,
+    (provider_id, at): (&ProviderMessageId, Timestamp),
+    content: String,
+    now: Timestamp,
+) -> Vec<Arg> {
+    let (inbound, state, rank) = match told {
+        Told::Inbound => (true, "received", 0),
+        Told::Typed => (false, MessageState::Sent.code(), MessageState::Sent.rank()),
+    };
+    args![
+        id.as_str(),
+        inbound,
+        Some(channel.to_string()),
+        peer,
+        None::<String>,
+        None::<String>,
+        None::<String>,
+        false,
+        None::<String>,
+        content,
+        false,
+        state,
+        rank,
+        Some(provider_id.to_string()),
+        None::<String>,
+        None::<String>,
+        now.0,
+        None::<i64>,
+        Some(at.0),
+        now.0,
+    ]
+}
+
 /// Moves messages up, keeps the times of late news, and lets comments and commands follow.
 pub(super) async fn move_up(
     tx: &mut Tx,
@@ -289,7 +335,7 @@ fn merge<'a>(news: &[&'a MessageNews]) -> BTreeMap<&'a str, Merged<'a>> {
 }
 
 impl Merged<'_> {
-    fn move_row(&self, now: Timestamp) -> Vec<super::db::Arg> {
+    fn move_row(&self, now: Timestamp) -> Vec<Arg> {
         let news = self.news;
         let ended = matches!(news.state, MessageState::Failed | MessageState::Cancelled);
         args![
@@ -313,7 +359,7 @@ impl Merged<'_> {
         ]
     }
 
-    fn late_row(&self) -> Option<Vec<super::db::Arg>> {
+    fn late_row(&self) -> Option<Vec<Arg>> {
         let told = self.accepted.or(self.sent).or(self.delivered).or(self.read).is_some() || self.provider_id.is_some();
         told.then(|| {
             args![

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::chats::lane_of;
 use super::db::{Row, Tx, args};
 use super::ingest::{Ingest, inbound_id};
+use super::messages::{self, Told};
 use super::writer::{Context, Harvest, Queued, Work, add_jobs};
 use super::{Storage, StorageError, chats, sql};
 use crate::domain::chat::{ChatKey, ChatPost};
@@ -93,29 +94,14 @@ pub(super) async fn store_typed(
         let draft = Draft { typed: Some(typed.content.clone()), ..Draft::of(Content::Text { body: words }) };
         let content = serde_json::to_string(&draft).map_err(|e| StorageError::Broken(e.to_string()))?;
         let id = inbound_id(channel, &typed.provider_id, typed.at, now);
-        let sent = typed.at.min(now).0;
-        rows.push(args![
-            id.as_str(),
-            false,
-            Some(channel.to_string()),
-            typed.peer.as_str(),
-            None::<String>,
-            None::<String>,
-            None::<String>,
-            false,
-            None::<String>,
+        rows.push(messages::told_row(
+            &id,
+            (channel, &typed.peer),
+            Told::Typed,
+            (&typed.provider_id, typed.at.min(now)),
             content,
-            false,
-            MessageState::Sent.code(),
-            MessageState::Sent.rank(),
-            Some(typed.provider_id.to_string()),
-            None::<String>,
-            None::<String>,
-            now.0,
-            None::<i64>,
-            Some(sent),
-            now.0,
-        ]);
+            now,
+        ));
         let (message, channel, peer) = (id.to_string(), channel.to_string(), typed.peer.clone());
         left.insert(message.clone(), Left { message, channel, peer, command: None });
     }

@@ -7,6 +7,7 @@ use moka::future::Cache;
 
 use super::db::args;
 use super::messages::{MessageHistory, read};
+use super::writer::Step;
 use super::{Storage, StorageError, sql};
 use crate::domain::ids::{ChannelId, PortalId};
 use crate::domain::portal::CardRef;
@@ -92,7 +93,8 @@ impl Storage {
             }
             self.heard.0.insert(key, ()).await;
         }
-        self.db.write(sql::SIGN_PUT, args![portal.as_str(), sign.code(), self.clock.now().0]).await?;
+        // With what else is being written: a commit of its own per portal and minute would be many.
+        self.writer.write(Step::Sign(portal.clone(), sign)).await?;
         Ok(())
     }
 

@@ -142,9 +142,7 @@ impl Writer {
 
     /// Opens a file that is there for a process that only looks; every write is refused.
     pub(super) fn look_at(file: &Path) -> Result<Self, StorageError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(file, flags)?;
-        connection.busy_timeout(BUSY)?;
+        let connection = open_to_read(file)?;
         Ok(Self(Arc::new(Mutex::new(Some(connection)))))
     }
 
@@ -160,6 +158,13 @@ impl Writer {
     pub(super) async fn close(&self) {
         drop(self.0.lock().await.take());
     }
+}
+
+fn open_to_read(file: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    connection.busy_timeout(BUSY)?;
+    Ok(connection)
 }
 
 impl Readers {
@@ -204,9 +209,7 @@ impl Readers {
 
 impl ReadersInner {
     fn open(&self) -> rusqlite::Result<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&self.file, flags)?;
-        connection.busy_timeout(BUSY)?;
+        let connection = open_to_read(&self.file)?;
         // 4 MiB; the pages themselves stay with the system.
         connection.execute_batch("PRAGMA cache_size = -4096")?;
         connection.set_prepared_statement_cache_capacity(NonZeroUsize::get(STATEMENTS));

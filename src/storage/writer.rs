@@ -12,18 +12,19 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::accept::{self, Accept, Arrival};
-use super::db::{Arg, Db, Tx};
+use super::db::{Arg, Db, Tx, args};
 use super::dead_letters::{self, Redrive, Redriven};
 use super::effects::{self, EffectSettlement};
 use super::ingest::{self, Ingest, Ingested};
 use super::jobs;
 use super::messages::{self, Create, Created};
+use super::pages::Sign;
 use super::plan::{self, Plan};
 use super::settle::{self, Settlement, Start};
 use super::watch::{self, Finding};
-use super::{StorageError, StorageOptions, progress, workers};
+use super::{StorageError, StorageOptions, progress, sql, workers};
 use crate::domain::command::Command;
-use crate::domain::ids::{IdSource, MessageId};
+use crate::domain::ids::{IdSource, MessageId, PortalId};
 use crate::domain::job::{Job, QueueKey};
 use crate::domain::message::MessageRecord;
 use crate::domain::time::{Clock, Timestamp};
@@ -109,6 +110,8 @@ pub(super) enum Step {
     Watch(Vec<Finding>),
     /// Commands whose CRM must be answered now.
     Overdue(Vec<Vec<Arg>>),
+    /// A portal has called.
+    Sign(PortalId, Sign),
 }
 
 /// What a step gives back.
@@ -325,7 +328,13 @@ async fn write_steps(
             Step::Settle(list) => settles.extend(list),
             Step::Ingest(ingest) => ingests.push((index, ingest)),
             Step::Effects(list) => results.extend(list),
-            Step::Create(_) | Step::Ask(_) | Step::Redrive(_) | Step::Cancel(_) | Step::Expire(_) | Step::Watch(_) => {
+            Step::Create(_)
+            | Step::Ask(_)
+            | Step::Redrive(_)
+            | Step::Cancel(_)
+            | Step::Expire(_)
+            | Step::Watch(_)
+            | Step::Sign(_, _) => {
                 rare.push((index, step));
             }
             Step::Overdue(rows) => overdue.extend(rows.iter().cloned()),
@@ -396,6 +405,10 @@ async fn write_rare(
         }
         Step::Watch(findings) => {
             watch::write(tx, context, now, findings, harvest).await?;
+            Ok(Outcome::Done)
+        }
+        Step::Sign(portal, sign) => {
+            tx.exec(sql::SIGN_PUT, args![portal.as_str(), sign.code(), now.0]).await?;
             Ok(Outcome::Done)
         }
         Step::Accept(_)

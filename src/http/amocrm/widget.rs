@@ -19,7 +19,7 @@ use super::{SOURCE, account, require_app};
 use crate::crm::amocrm::widget::{self, Carrier, Visitor};
 use crate::domain::channel::{Channel, ChannelState};
 use crate::domain::command::CommandBody;
-use crate::domain::ids::{ChannelId, CommandId};
+use crate::domain::ids::{ChannelId, CommandId, PortalId};
 use crate::domain::language::Language;
 use crate::domain::outcome::{ErrorCode, Failure};
 use crate::domain::portal::Portal;
@@ -332,6 +332,18 @@ struct ProblemView {
     text: String,
 }
 
+/// Why an action would be refused whoever it concerns, as far as that can be told now.
+async fn foreseen(state: &State, portal: &PortalId, body: &CommandBody) -> Result<Option<Failure>, Problem> {
+    Ok(match body {
+        CommandBody::Invalid { failure } => Some(failure.clone()),
+        CommandBody::SendMessage(send) => state.pipeline.rehearse(portal, send).await?,
+        CommandBody::Answer(_)
+        | CommandBody::RenameChat(_)
+        | CommandBody::TagDialog(_)
+        | CommandBody::CheckPhone(_) => None,
+    })
+}
+
 /// Says what of a form would fail when it is carried out.
 async fn check(
     visit: ReqData<Visit>,
@@ -341,14 +353,7 @@ async fn check(
     let language = language(&draft.lang, &visit.portal);
     let carrier = if draft.pipeline { Carrier::Pipeline } else { Carrier::Bot };
     let rehearsal = widget::rehearse(&draft.data, carrier);
-    let failure = match &rehearsal.body {
-        CommandBody::Invalid { failure } => Some(failure.clone()),
-        CommandBody::SendMessage(send) => state.pipeline.rehearse(&visit.portal.id, send).await?,
-        CommandBody::Answer(_)
-        | CommandBody::RenameChat(_)
-        | CommandBody::TagDialog(_)
-        | CommandBody::CheckPhone(_) => None,
-    };
+    let failure = foreseen(&state, &visit.portal.id, &rehearsal.body).await?;
     let mut problems: Vec<ProblemView> = failure.iter().map(|failure| problem_view(failure, language)).collect();
     for place in rehearsal.may_be_empty {
         let number = place.to_string();
@@ -499,14 +504,7 @@ async fn send(
     }
     let made = (CommandId::new(&state.ids.ulid()), state.clock.now());
     let command = widget::command(&visit.portal, &visit.visitor, &written.request, &written.data, made);
-    let failure = match &command.body {
-        CommandBody::Invalid { failure } => Some(failure.clone()),
-        CommandBody::SendMessage(send) => state.pipeline.rehearse(&visit.portal.id, send).await?,
-        CommandBody::Answer(_)
-        | CommandBody::RenameChat(_)
-        | CommandBody::TagDialog(_)
-        | CommandBody::CheckPhone(_) => None,
-    };
+    let failure = foreseen(&state, &visit.portal.id, &command.body).await?;
     // Somebody sits before the form: they are told at once, instead of by a note.
     if let Some(failure) = failure {
         return Err(Problem::Unprocessable(problem_view(&failure, language).text));

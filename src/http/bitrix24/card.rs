@@ -13,8 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::pass::{self, Pass, Scope};
-use super::{Refused, broken, decode, notice_in_frame, prove_viewer, require_app, require_form};
-use crate::crm::bitrix24::wire::{WireError, page_open};
+use super::{Refused, broken, decode, notice_in_frame, opened, prove_viewer, require_app, require_form};
 use crate::crm::bitrix24::{Proof, card_of};
 use crate::domain::channel::ChannelState;
 use crate::domain::command::SendMessage;
@@ -23,7 +22,6 @@ use crate::domain::event::InboundContent;
 use crate::domain::ids::ChannelId;
 use crate::domain::language::Language;
 use crate::domain::message::{Content, TemplateCall};
-use crate::domain::outcome::FailureClass;
 use crate::domain::phone::Phone;
 use crate::domain::portal::{CrmKind, Portal, PortalState};
 use crate::domain::template::{ButtonKind, HeaderKind, TemplateDef, TemplateRef};
@@ -57,11 +55,7 @@ pub(super) async fn page(
         return Err(Problem::NotFound("no such place".to_owned()));
     }
     require_form(&request)?;
-    let opened = match page_open(&decode(request.query_string().as_bytes())?, &decode(&body)?) {
-        Ok(opened) => opened,
-        Err(WireError::Unsigned(_)) => return ui::visitor().map_err(broken),
-        Err(WireError::Malformed(what)) => return Err(Problem::Malformed(what)),
-    };
+    let Some(opened) = opened(&request, &decode(&body)?)? else { return ui::visitor().map_err(broken) };
     let language = Language::of_portal(&opened.language);
     let card = card_of(&opened.placement, &opened.options)
         .ok_or_else(|| Problem::Malformed("PLACEMENT and PLACEMENT_OPTIONS name no card".to_owned()))?;
@@ -109,13 +103,7 @@ async fn people(
 ) -> Result<Vec<crate::domain::effect::CardPerson>, Refused> {
     state.bitrix24.people_seen(proof, token, card).await.map_err(|error| {
         tracing::info!(vendor.code = error.code, "the card was not given");
-        match error.class {
-            FailureClass::Rejected | FailureClass::NotPermitted => Refused::Said("card_hidden"),
-            FailureClass::Misconfigured
-            | FailureClass::Throttled
-            | FailureClass::Unavailable
-            | FailureClass::Indeterminate => Refused::Said("try_later"),
-        }
+        Refused::Said(if error.class.is_final() { "card_hidden" } else { "try_later" })
     })
 }
 

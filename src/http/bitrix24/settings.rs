@@ -6,8 +6,8 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use secrecy::ExposeSecret as _;
 
-use super::{Refused, broken, decode, enter, notice_in_frame, require_app};
-use crate::crm::bitrix24::wire::{PageOpen, WireError, page_open};
+use super::{Refused, broken, decode, enter, notice_in_frame, opened, require_app};
+use crate::crm::bitrix24::wire::PageOpen;
 use crate::domain::channel::Messenger;
 use crate::domain::chat::ChatLine;
 use crate::domain::language::Language;
@@ -35,11 +35,7 @@ pub(super) async fn page(
     let missing = || Problem::NotFound("no such connector".to_owned());
     let messenger = state.bitrix24.messenger_of(&app, &connector).ok_or_else(missing)?;
     let form = decode(&body)?;
-    let opened = match page_open(&decode(request.query_string().as_bytes())?, &form) {
-        Ok(opened) => opened,
-        Err(WireError::Unsigned(_)) => return ui::visitor().map_err(broken),
-        Err(WireError::Malformed(what)) => return Err(Problem::Malformed(what)),
-    };
+    let Some(opened) = opened(&request, &form)? else { return ui::visitor().map_err(broken) };
     let place = text_at(&opened.options, &["LINE"]);
     let of_connector = text_at(&opened.options, &["CONNECTOR"]).eq_ignore_ascii_case(&connector);
     if !of_connector || place.is_empty() || place.len() > PLACE_MAX || !place.bytes().all(|b| b.is_ascii_digit()) {
