@@ -117,6 +117,8 @@ pub struct Pipeline {
     pub(crate) lease: Lease,
     /// [`Pipeline::hearing_since`], in milliseconds.
     hearing_since: AtomicI64,
+    /// Until when callbacks were known not to be taken, in milliseconds; zero if never.
+    deaf_until: AtomicI64,
     templates: TemplateCache,
 }
 
@@ -155,6 +157,7 @@ impl Pipeline {
             worker,
             lease: Lease::default(),
             hearing_since,
+            deaf_until: AtomicI64::new(0),
             templates: TemplateCache::new(Duration::from_secs(300)),
         })
     }
@@ -182,22 +185,35 @@ impl Pipeline {
         Timestamp(self.hearing_since.load(Ordering::Relaxed))
     }
 
-    /// This process stood still, or had no database, for longer than its lease: callbacks of that time were not taken.
-    pub(super) fn was_deaf(&self) {
-        self.hearing_since.store(self.clock.now().0, Ordering::Relaxed);
+    /// Callbacks may not have been taken until now: one was refused because the database did not answer, or this process
+    /// stood still for longer than its lease. The vendor calls again, later.
+    pub fn was_deaf(&self) {
+        let now = self.clock.now().0;
+        self.hearing_since.store(now, Ordering::Relaxed);
+        self.deaf_until.store(now, Ordering::Relaxed);
     }
 
-    /// How long, from its beginning, the echo of a send is waited for before its absence means anything. `rule` is the
-    /// provider's usual wait.
-    ///
-    /// While we were down or deaf the vendor's callbacks found nobody, and it calls again ever less often; so after a down time
-    /// the echo may be late by a multiple of it. Without an echo there is nothing to wait for.
+    /// Until when this process knows that it was deaf; what it tells the other processes.
+    pub(super) fn deaf_until(&self) -> Timestamp {
+        Timestamp(self.deaf_until.load(Ordering::Relaxed))
+    }
+
+    /// How long, from its beginning, the echo of a send is waited for before its absence means anything, as far as this
+    /// process knows. `rule` is the provider's usual wait.
     pub(super) fn echo_wait(&self, rule: Millis, started: Timestamp) -> Millis {
+        self.echo_wait_after(rule, started, self.hearing_since())
+    }
+
+    /// The same with a process that did not hear everything until `deaf`.
+    ///
+    /// While somebody was down or deaf the vendor's callbacks found nobody, and it calls again ever less often; so the echo may
+    /// be late by a multiple of that time. Without an echo there is nothing to wait for.
+    pub(super) fn echo_wait_after(&self, rule: Millis, started: Timestamp, deaf: Timestamp) -> Millis {
         if rule.0 == 0 {
             return rule;
         }
         let wait = self.settings.unclear_wait.unwrap_or(rule);
-        let down = self.hearing_since().since(started);
+        let down = deaf.since(started);
         if down.0 <= 0 { wait } else { Millis(down.0 + wait.0.max(down.0.saturating_mul(RETRY_STRETCH))) }
     }
 

@@ -73,18 +73,23 @@ pub enum StorageError {
 
 impl From<sqlx::Error> for StorageError {
     fn from(error: sqlx::Error) -> Self {
-        match &error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
-            sqlx::Error::Database(inner) => {
-                let code = inner.code().unwrap_or_default();
-                if is_passing(&code) { Self::Unavailable(error.to_string()) } else { Self::Broken(error.to_string()) }
-            }
-            _ => Self::Broken(error.to_string()),
-        }
+        let passing = match &error {
+            sqlx::Error::Database(inner) => is_passing(&inner.code().unwrap_or_default()),
+            // What we asked for, or what is stored, does not fit: the same answer will come again.
+            sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::ColumnIndexOutOfBounds { .. }
+            | sqlx::Error::ColumnNotFound(_)
+            | sqlx::Error::Configuration(_)
+            | sqlx::Error::Decode(_)
+            | sqlx::Error::Encode(_)
+            | sqlx::Error::InvalidArgument(_)
+            | sqlx::Error::Migrate(_)
+            | sqlx::Error::RowNotFound
+            | sqlx::Error::TypeNotFound { .. } => false,
+            // Connections that end, in whichever way: `Protocol` is what a connection says that is cut while it is made.
+            _ => true,
+        };
+        if passing { Self::Unavailable(error.to_string()) } else { Self::Broken(error.to_string()) }
     }
 }
 
@@ -98,10 +103,9 @@ impl From<StorageError> for StoreDown {
 /// them in the low byte) and PostgreSQL's classes.
 fn is_passing(code: &str) -> bool {
     if code.len() == 5 {
-        return ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-            || code == "40001"
-            || code == "40P01"
-            || code == "25006";
+        return ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+            || code == "25006"
+            || code == "55P03";
     }
     const BUSY_LOCKED_READONLY_IOERR_FULL_CANTOPEN: [i64; 6] = [5, 6, 8, 10, 13, 14];
     code.parse::<i64>().is_ok_and(|code| BUSY_LOCKED_READONLY_IOERR_FULL_CANTOPEN.contains(&(code & 0xff)))
@@ -205,5 +209,31 @@ impl Storage {
     pub async fn close(&self) {
         self.writer.stop().await;
         self.db.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_ends_in_whichever_way_passes_and_a_wrong_question_does_not() {
+        let unavailable = |error: sqlx::Error| matches!(StorageError::from(error), StorageError::Unavailable(_));
+        assert!(unavailable(sqlx::Error::Protocol("unexpected response from SSLRequest: 0x00".to_owned())));
+        assert!(unavailable(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())));
+        assert!(unavailable(sqlx::Error::PoolTimedOut));
+        assert!(!unavailable(sqlx::Error::RowNotFound));
+        assert!(!unavailable(sqlx::Error::ColumnNotFound("key".to_owned())));
+    }
+
+    #[test]
+    fn what_a_server_says_passes_unless_it_is_about_the_question() {
+        for code in ["08006", "40001", "40P01", "53300", "55P03", "57P01", "57P03", "58030", "25006", "5", "13", "266"]
+        {
+            assert!(is_passing(code), "{code}");
+        }
+        for code in ["22P05", "23505", "42P01", "42601", "P0001", "19", "1"] {
+            assert!(!is_passing(code), "{code}");
+        }
     }
 }

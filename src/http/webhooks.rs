@@ -9,6 +9,7 @@ use super::problem::Problem;
 use super::verified::Verified;
 use crate::domain::channel::Channel;
 use crate::domain::ids::ChannelId;
+use crate::pipeline::Pipeline;
 use crate::pipeline::ingest::IngestError;
 use crate::providers::WebhookError;
 use crate::{providers, telemetry, webhook_auth};
@@ -29,10 +30,42 @@ pub async fn receive(
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
     let (provider, id) = path.into_inner();
-    let channel = channel(&state, &provider, &id).await?;
-    let entry = providers::find(&provider).ok_or_else(|| Problem::NotFound("no such provider".to_owned()))?;
+    let mut unheard = Unheard { pipeline: &state.pipeline, armed: true };
+    let answer = take(&state, &provider, &id, &request, &body).await;
+    unheard.armed = matches!(answer, Err(Problem::Unavailable));
+    if let (true, Some(entry)) = (unheard.armed, providers::find(&provider)) {
+        telemetry::webhook(entry.spec.id, "unavailable");
+    }
+    answer
+}
+
+/// A callback that is not answered, or with a refusal for the moment. The vendor sends it again, but later: until then the
+/// absence of an echo means nothing. Also when the vendor hangs up while the database takes its time, and nothing after that is
+/// run any more.
+struct Unheard<'a> {
+    pipeline: &'a Pipeline,
+    armed: bool,
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.pipeline.was_deaf();
+        }
+    }
+}
+
+async fn take(
+    state: &State,
+    provider: &str,
+    id: &str,
+    request: &HttpRequest,
+    body: &web::Bytes,
+) -> Result<HttpResponse, Problem> {
+    let channel = channel(state, provider, id).await?;
+    let entry = providers::find(provider).ok_or_else(|| Problem::NotFound("no such provider".to_owned()))?;
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    if !webhook_auth::verify(&entry.spec.webhook_auth, &channel, header, &body) {
+    if !webhook_auth::verify(&entry.spec.webhook_auth, &channel, header, body) {
         telemetry::webhook(entry.spec.id, "unsigned");
         tracing::warn!(channel.id = %channel.id, "callback refused: its signature does not fit");
         return Err(Problem::Forbidden("the signature does not fit".to_owned()));
@@ -55,10 +88,7 @@ pub async fn receive(
             Err(Problem::Malformed(what))
         }
         Err(IngestError::UnknownProvider(name)) => Err(Problem::NotFound(name)),
-        Err(IngestError::Storage(error)) => {
-            telemetry::webhook(entry.spec.id, "unavailable");
-            Err(error.into())
-        }
+        Err(IngestError::Storage(error)) => Err(error.into()),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 use super::Pipeline;
 use super::addresses;
 use super::guards;
+use super::limits::Turnstile;
 use super::mailbox::{Finished, Hold};
 use super::policy::{Decision, decide};
 use super::preflight::{self, Ready, Refusal};
@@ -43,12 +44,22 @@ const NEXT_LOOK: Millis = Millis::seconds(10);
 const NOT_YET: Millis = Millis(250);
 /// Most sends that are marked as begun in one step.
 const CHUNK: usize = 128;
+/// A process that gives no sign of life may come back for so many leases; until then it may hold an echo.
+const PATIENCE: i64 = 3;
 /// From this try on a person at the card is told that it is late.
 const LATE_TRY: u32 = 2;
 
+/// How fast the sends of one run may leave.
+pub(super) struct Pace {
+    /// Time between two of them; `None` when the channel has no limit.
+    pub(super) spacing: Option<Duration>,
+    /// Shared by all runs of the channel.
+    pub(super) turnstile: Arc<Turnstile>,
+}
+
 /// Runs sends of one channel.
-pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>) {
-    let runs = Runs { pipeline, queue, provider: "" };
+pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>, pace: &Pace) {
+    let runs = Runs { pipeline, queue, pace, provider: "" };
     let QueueKey::Channel(channel_id) = queue else { return };
     let (channel, messages) = match load(pipeline, channel_id, &jobs).await {
         Ok((Some(channel), messages)) => (channel, messages),
@@ -141,6 +152,7 @@ async fn windows(
 struct Runs<'a> {
     pipeline: &'a Arc<Pipeline>,
     queue: &'a QueueKey,
+    pace: &'a Pace,
     /// Registry id; empty until the channel has been read.
     provider: &'a str,
 }
@@ -224,7 +236,14 @@ impl Runs<'_> {
                 }
                 Err(error @ (StorageError::Broken(_) | StorageError::Config(_) | StorageError::Schema(_))) => {
                     tracing::error!(%error, job.id = %queued.job.id, "how a send ended could not be stored");
-                    break;
+                    // The store has it as it was before, so its lane must not go on: what was begun is looked for.
+                    let mut next = queued.clone();
+                    next.work = Work::Stored;
+                    next.job.due = self.now().plus(NEXT_LOOK);
+                    if matches!(settlement.right, Right::Begun(_)) {
+                        next.job.state = JobState::Started;
+                    }
+                    return self.finished(queued, Some(next));
                 }
                 Err(error @ StorageError::Unavailable(_)) => {
                     tracing::warn!(%error, job.id = %queued.job.id, "how a send ended is not stored yet");
@@ -353,6 +372,7 @@ impl Runs<'_> {
     }
 
     async fn send(&self, channel: &Channel, provider: &Arc<dyn Provider>, mut queued: Queued, ready: Ready, run: &str) {
+        self.pace.turnstile.pass(self.pace.spacing).await;
         let began = self.now();
         queued.job.started = Some(began);
         let clock = Instant::now();
@@ -541,7 +561,10 @@ impl Runs<'_> {
             | GivenUp::Restored
             | GivenUp::Refused => false,
         };
-        if may_have_missed && self.echo_works_since(channel, started).await {
+        let proven = may_have_missed
+            && !self.missed_by_others(rule.wait, started).await
+            && self.echo_works_since(channel, started).await;
+        if proven {
             tracing::info!(job.id = %job.id, reason, "no echo though later ones came: it never arrived and is sent now");
             self.settle(&queued, settlement(keep(JobState::Ready, now, &reason), None)).await;
             return;
@@ -572,6 +595,21 @@ impl Runs<'_> {
             Some(_) | None => {
                 self.finished(&queued, found);
                 None
+            }
+        }
+    }
+
+    /// The echo may have met another process that did not hear it, and comes again later.
+    async fn missed_by_others(&self, rule: Millis, started: Timestamp) -> bool {
+        let patience = Millis(self.pipeline.settings.lease.0.saturating_mul(PATIENCE));
+        match self.pipeline.storage.others_hearing(&self.pipeline.worker, patience).await {
+            Ok(others) => {
+                let wait = self.pipeline.echo_wait_after(rule, started, others.deaf_until);
+                others.silent || self.now().since(started) < wait
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what other processes have heard could not be looked up");
+                true
             }
         }
     }

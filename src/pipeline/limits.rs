@@ -1,9 +1,13 @@
 //! How fast a channel may send: all recipients together, and to each of them. Known from the provider's documents,
 //! lowered by what its answers say.
 //!
-//! Pure: the time comes in. Every clock here is the one of the jobs, in whole milliseconds.
+//! Pure but for [`Turnstile`]: the time comes in. The clock is the one of the jobs, in whole milliseconds.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::domain::capability::PeerPace;
 use crate::domain::time::{Millis, Timestamp};
@@ -56,6 +60,12 @@ impl ChannelPace {
         (1000.0 + EARLY) / self.per_second(now)
     }
 
+    /// Time between two messages as of `now`.
+    #[must_use]
+    pub fn spacing(&self, now: Timestamp) -> Duration {
+        Duration::from_secs_f64(self.interval(now) / 1000.0)
+    }
+
     /// Takes up to `wanted` permits; with none left, also tells how long to wait for the next.
     #[must_use]
     pub fn take(&mut self, wanted: usize, now: Timestamp) -> (usize, Option<Millis>) {
@@ -88,6 +98,28 @@ impl ChannelPace {
         }
         let left = (self.per_second(now) * SLOWED).max(self.documented * SLOWEST);
         self.lowered = Some((left, until));
+    }
+}
+
+/// Keeps the sends of one channel apart at the moment they leave. They are begun evenly, but a slow commit or a busy machine
+/// may hold up what was begun, and then it would leave all at once: more in a second than the provider allows.
+#[derive(Debug, Default)]
+pub struct Turnstile(Mutex<Option<Instant>>);
+
+impl Turnstile {
+    /// Comes back when the next send may leave: `interval` after the one before it, or at once if there is no pace.
+    pub async fn pass(&self, interval: Option<Duration>) {
+        let Some(interval) = interval else { return };
+        let now = Instant::now();
+        let slot = {
+            let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let slot = next.map_or(now, |next| next.max(now));
+            *next = Some(slot + interval);
+            slot
+        };
+        if slot > now {
+            tokio::time::sleep_until(slot).await;
+        }
     }
 }
 
@@ -161,6 +193,9 @@ impl PeerPaces {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt as _;
+    use futures_util::stream::FuturesUnordered;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp(10_000);
@@ -209,6 +244,24 @@ mod tests {
                 assert!(most as f64 <= rate, "{rate}/s, {late} ms late: {most} in a second");
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_held_up_leaves_one_by_one() {
+        let (turnstile, pace) = (Turnstile::default(), ChannelPace::new(20.0));
+        let begun = Instant::now();
+        let mut left = Vec::new();
+        let mut sends: FuturesUnordered<_> = (0..30).map(|_| turnstile.pass(Some(pace.spacing(NOW)))).collect();
+        while sends.next().await.is_some() {
+            left.push(i64::try_from(begun.elapsed().as_millis()).unwrap());
+        }
+        assert!(most_in_a_second(&left) <= 20, "{left:?}");
+        assert!(left[29] <= 1600, "{left:?}");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let waited = Instant::now();
+        turnstile.pass(Some(pace.spacing(NOW))).await;
+        turnstile.pass(None).await;
+        assert_eq!(waited.elapsed(), Duration::ZERO, "nobody was before it");
     }
 
     #[test]

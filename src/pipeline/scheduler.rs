@@ -14,9 +14,10 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::Pipeline;
+use super::deliver::Pace;
 use super::governor::{NextCall, UnderWay, next_call};
 use super::lanes::{FEW, Group, Lanes};
-use super::limits::{ChannelPace, PeerPaces};
+use super::limits::{ChannelPace, PeerPaces, Turnstile};
 use super::mailbox::{Handle, Hold, Mailbox, Message, WorkState};
 use super::stops::{Gate, Stops};
 use super::upkeep;
@@ -59,6 +60,7 @@ struct Queue {
     held_until: Option<Timestamp>,
     /// The pace that holds now: a part of the channel's while its ramp lasts.
     pace: Option<ChannelPace>,
+    turnstile: Arc<Turnstile>,
     /// Messages per second of a channel, and how it comes back to that after a pause.
     full: Option<f64>,
     ramp: Option<Ramp>,
@@ -82,6 +84,7 @@ impl Queue {
             allowed: None,
             held_until: None,
             pace: None,
+            turnstile: Arc::default(),
             full: None,
             ramp: None,
             peers: None,
@@ -636,10 +639,14 @@ impl Scheduler {
             return next;
         }
         queue.running += jobs.len();
+        let pace = Pace {
+            spacing: queue.pace.as_ref().map(|pace| pace.spacing(now)),
+            turnstile: Arc::clone(&queue.turnstile),
+        };
         let pipeline = Arc::clone(&self.pipeline);
         let key = key.clone();
         let span = run_span(&key, jobs.len());
-        self.runs.spawn(async move { super::deliver::run(&pipeline, &key, jobs).await }.instrument(span));
+        self.runs.spawn(async move { super::deliver::run(&pipeline, &key, jobs, &pace).await }.instrument(span));
         next
     }
 

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Pipeline, guards};
 use crate::domain::job::QueueKey;
-use crate::domain::time::Millis;
+use crate::domain::time::{Millis, Timestamp};
 use crate::storage::writer::JobSink as _;
 
 /// Every so many sweeps, what guards no longer ask for is forgotten.
@@ -33,7 +33,7 @@ pub async fn hand_back(pipeline: &Pipeline) {
 /// others would take the queues over while their last runs end.
 pub async fn beat(pipeline: Arc<Pipeline>, stop: CancellationToken) {
     let length = pipeline.settings.lease;
-    let mut first = true;
+    let (mut first, mut deaf_told) = (true, Timestamp(0));
     loop {
         // From before it was asked for: the others count from a later moment, so they keep off for longer than we believe.
         let from = std::time::Instant::now();
@@ -53,6 +53,13 @@ pub async fn beat(pipeline: Arc<Pipeline>, stop: CancellationToken) {
                     pipeline.scheduler.news();
                 }
                 first = false;
+                let deaf = pipeline.deaf_until();
+                if deaf != deaf_told {
+                    match pipeline.storage.worker_deaf(&pipeline.worker, deaf).await {
+                        Ok(()) => deaf_told = deaf,
+                        Err(error) => tracing::warn!(%error, "others could not be told of missed callbacks"),
+                    }
+                }
             }
             Ok(Err(error)) => tracing::warn!(%error, "the worker's sign of life was not written"),
             Err(_) => tracing::warn!("the worker's sign of life took longer than the lease"),

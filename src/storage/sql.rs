@@ -167,6 +167,10 @@ statements! {
     /// A worker is alive until `$3`.
     WORKER_BEAT = "INSERT INTO workers (id, started_ms, lease_until_ms) VALUES ($1, $2, $3)
         ON CONFLICT (id) DO UPDATE SET lease_until_ms = excluded.lease_until_ms";
+    /// Until when a worker may have left callbacks unheard.
+    WORKER_DEAF = "UPDATE workers SET deaf_ms = $2 WHERE id = $1";
+    /// What the other workers may have left unheard, and until when they were last known to live.
+    WORKERS_HEARING = "SELECT deaf_ms, lease_until_ms FROM workers WHERE id <> $1";
     /// A worker left.
     WORKER_LEAVE = "DELETE FROM workers WHERE id = $1";
     /// Workers other than `$1`; on SQLite they are gone for sure, because only one process may run.

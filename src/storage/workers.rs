@@ -14,6 +14,15 @@ use crate::domain::time::{Millis, Timestamp};
 #[derive(Default)]
 pub(super) struct ServerClock(Mutex<Option<(Timestamp, Instant)>>);
 
+/// How well workers have heard the callbacks of providers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hearing {
+    /// Until when one of them may have left some unheard; the beginning of time if none did.
+    pub deaf_until: Timestamp,
+    /// One of them gives no sign of life and may still come back.
+    pub silent: bool,
+}
+
 impl Storage {
     /// The time by which leases are written and judged. Clocks of different machines disagree, so replicas share one: the
     /// database server's, read with every sign of life and counted on by the steady clock in between. On SQLite there
@@ -62,6 +71,35 @@ impl Storage {
             self.db.write(sql::WORKER_FORGET, args![now.plus(Millis(-Millis::hours(1).0)).0]).await?;
         }
         Ok(())
+    }
+
+    /// Callbacks of providers that met this worker until `at` may not have been taken.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn worker_deaf(&self, worker: &WorkerId, at: Timestamp) -> Result<(), StorageError> {
+        self.db.write(sql::WORKER_DEAF, args![worker.as_str(), at.0]).await?;
+        Ok(())
+    }
+
+    /// How well the other workers have heard. One that fell silent not longer than `patience` after its lease may still
+    /// come back and tell; after that it is taken for gone.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn others_hearing(&self, worker: &WorkerId, patience: Millis) -> Result<Hearing, StorageError> {
+        let mut hearing = Hearing { deaf_until: Timestamp(0), silent: false };
+        // On SQLite there are no others.
+        if matches!(self.db, Db::Sqlite { .. }) {
+            return Ok(hearing);
+        }
+        let now = self.lease_time(false).await?;
+        for row in self.db.rows(sql::WORKERS_HEARING, args![worker.as_str()]).await? {
+            let until = Timestamp(row.int("lease_until_ms")?);
+            hearing.deaf_until = hearing.deaf_until.max(Timestamp(row.int("deaf_ms")?));
+            hearing.silent |= until < now && now <= until.plus(patience);
+        }
+        Ok(hearing)
     }
 
     /// The worker leaves and lets everything go.

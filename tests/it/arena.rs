@@ -15,6 +15,8 @@ use crate::world::{DEAL, Service, Wish, World, free_port, postgres_server};
 
 /// Most texts of one dialog: the vendor takes 45 to one person in a rush.
 const TEXTS_MAX: usize = 40;
+/// Time for everything to end when no process was ever away.
+const SETTLE: Duration = Duration::from_secs(60);
 /// What befalls a process, or what it depends on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Trouble {
@@ -117,7 +119,7 @@ impl Drop for OwnPostgres {
     }
 }
 
-fn port_of(url: &str) -> u16 {
+pub(crate) fn port_of(url: &str) -> u16 {
     url.rsplit_once(':').unwrap().1.split('/').next().unwrap().parse().unwrap()
 }
 
@@ -129,7 +131,7 @@ impl Arena {
         let port = free_port();
         let front = Proxy::to(&[port]);
         let config = format!(
-            "[delivery]\nretry_schedule = [\"200ms\", \"500ms\"]\nunclear_wait = \"1500ms\"\nlease = \"{lease}\"\n{}",
+            "[delivery]\nretry_schedule = [\"200ms\", \"500ms\"]\nunclear_wait = \"4s\"\nlease = \"{lease}\"\n{}",
             wish.config
         );
         let mut wires = Vec::new();
@@ -151,9 +153,10 @@ impl Arena {
             let change = (format!(":{}/", wires[0].port), format!(":{}/", wire.port));
             others.push(world.replica(&[change]).await);
         }
-        // Calls to a process that stands still are given up soon.
+        // Calls to a process that stands still are given up soon. As with the real vendor, a status that met one of them
+        // comes again long before its absence means anything (`unclear_wait` above).
         world.sandbox.set_queue_knobs(|knobs| knobs.timeout_ms = 3000);
-        world.sandbox.set_webhook_knobs(|knobs| knobs.timeout_ms = 3000);
+        world.sandbox.set_webhook_knobs(|knobs| knobs.timeout_ms = 1000);
         let stage = world
             .robot(&json!({"recipients": "main", "template": "order_update:ru", "params": ["Анна", "{=Document:ID}"]}));
         let dice = StdRng::seed_from_u64(seed);
@@ -298,13 +301,10 @@ impl Arena {
             if open.is_empty() {
                 break;
             }
-            assert!(
-                Instant::now() < deadline,
-                "seed {}: {} are open: {:#?}",
-                self.seed,
-                open.len(),
-                &open[..open.len().min(5)]
-            );
+            if Instant::now() > deadline {
+                let told = self.all_about(load).await;
+                panic!("seed {}: {} are open: {:#?}\n{told}", self.seed, open.len(), &open[..open.len().min(5)]);
+            }
             if proof.elapsed() > Duration::from_secs(2) {
                 self.act_as_a_person().await;
                 // Life goes on: later messages prove that the way back works.
@@ -366,6 +366,36 @@ impl Arena {
         }
     }
 
+    /// What the service, the provider and the logs know of the first open deal.
+    async fn all_about(&self, load: &Load) -> String {
+        let open = |(deal, _): &&(i64, String)| {
+            self.world.run_of(*deal).callback_status == Some(200)
+                && !self.world.comments(*deal).iter().any(|comment| comment.text.contains("Прочитано"))
+        };
+        let deal = load.deals.iter().find(open).map(|(_, phone)| phone);
+        let silent = |(phone, texts): &(&String, &Vec<String>)| self.world.messages(phone).len() < texts.len();
+        let dialog = load.dialogs.iter().find(silent).map(|(phone, _)| phone);
+        let Some(phone) = deal.or(dialog) else { return String::new() };
+        let (_, listed) = self.world.get(&format!("/api/v1/messages?peer=%2B{phone}&limit=5")).await;
+        let (_, letters) = self.world.get("/api/v1/dead-letters").await;
+        let mut told = format!("listed: {listed}\nletters: {letters}\n");
+        for id in listed["items"].as_array().into_iter().flatten().filter_map(|message| message["id"].as_str()) {
+            let (_, message) = self.world.get(&format!("/api/v1/messages/{id}")).await;
+            told += &format!("message: {message}\n");
+            for which in 0..=self.others.len() {
+                let log = self.service(which).log();
+                for line in
+                    log.lines().filter(|line| line.contains(id) || line.contains("WARN") || line.contains("ERROR"))
+                {
+                    told += &format!("{which}: {line}\n");
+                }
+            }
+        }
+        let sent: Vec<_> =
+            self.world.messages(phone).into_iter().map(|message| (message.opaque, message.statuses)).collect();
+        told + &format!("at the provider: {sent:?}")
+    }
+
     fn unsettled(&self, load: &Load) -> Vec<String> {
         let world = &self.world;
         let deal_is_open = |deal: i64, phone: &str| {
@@ -389,7 +419,8 @@ impl Arena {
 }
 
 /// Load upon all processes and trouble of these kinds for so long; then the reckoning.
-pub(crate) async fn ordeal(arena: &mut Arena, kinds: &[Trouble], load_for: Duration, settle: Duration) {
+pub(crate) async fn ordeal(arena: &mut Arena, kinds: &[Trouble], load_for: Duration) {
+    let began = Instant::now();
     let mut load = Load::default();
     let phones: Vec<String> = (0..6).map(|n| format!("7999000000{n}")).collect();
     for phone in &phones {
@@ -413,5 +444,8 @@ pub(crate) async fn ordeal(arena: &mut Arena, kinds: &[Trouble], load_for: Durat
     for (phone, talk) in phones.into_iter().zip(talks) {
         load.dialogs.insert(phone, talk.await.unwrap());
     }
+    // An unclear send waits for its echo six times as long as its process may have been away (`docs/adr/0004`); on a busy
+    // machine the last trouble ends long after the load was to end.
+    let settle = SETTLE + began.elapsed() * 7;
     arena.verify(&mut load, settle).await;
 }

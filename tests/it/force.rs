@@ -30,9 +30,7 @@ async fn force(replicas: usize, kinds: &[Trouble]) {
         knobs.duplicate = 2;
         knobs.jitter_ms = 300;
     });
-    // An unclear send waits for its echo six times as long as its process may have been away (`docs/adr/0004`).
-    let settle = Duration::from_secs(60 + 7 * seconds);
-    ordeal(&mut arena, kinds, Duration::from_secs(seconds), settle).await;
+    ordeal(&mut arena, kinds, Duration::from_secs(seconds)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -158,6 +158,53 @@ async fn an_answer_cut_after_processing_is_settled_by_the_echo_and_not_repeated(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_echo_that_met_a_full_disk_is_waited_for_until_it_comes_again() {
+    let mut wish = Wish { config: "[delivery]\nunclear_wait = \"1500ms\"\n".to_owned(), ..Wish::default() };
+    wish.sandbox.graph.sent_ms = 600;
+    let world = World::with(wish).await;
+    let (unclear, later) = ("79161234567", "79161234568");
+    for phone in [unclear, later] {
+        world.open_window(phone).await;
+    }
+    let submit = world.submitter();
+    let gateway = Action::Html { status: 502, after: true };
+    world.sandbox.add_fault(Fault::new("graph.messages", gateway).phone(unclear).times(1));
+    assert_eq!(submit.text(world.service.port(), unclear, "once").await, 202);
+    world.until("it has been sent", |w| w.messages(unclear).len() == 1).await;
+    world.until("the answer was seen", |w| w.log().contains("indeterminate")).await;
+    world.service.limit_files(Some(64 * 1024));
+    // Of each of its three statuses the vendor's next try after this one is 3.6 s away.
+    world.until("the statuses are refused", |w| w.sandbox.counter("webhook.retried") >= 21).await;
+    world.service.limit_files(None);
+    assert_eq!(submit.text(world.service.port(), later, "proof").await, 202);
+    // Its echo comes first. That the way back works again proves nothing about what came while it did not.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!((world.messages(later).len(), world.messages(unclear).len()), (1, 1), "{}", world.log());
+    let (_, messages) = world.get("/api/v1/messages").await;
+    let states: Vec<&str> = messages["items"].as_array().unwrap().iter().filter_map(|m| m["state"].as_str()).collect();
+    assert_eq!(states.iter().filter(|state| **state == "read").count(), 2, "{messages}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_send_whose_end_the_store_refuses_for_good_is_not_forgotten() {
+    let world = World::with(Wish { postgres: true, ..quick("") }).await;
+    world.open_window(PHONE).await;
+    let database = sqlx::PgPool::connect(&world.database()).await.unwrap();
+    let refusing = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+        CREATE TRIGGER refusing BEFORE INSERT ON attempts FOR EACH ROW EXECUTE FUNCTION refuse()";
+    sqlx::Executor::execute(&database, sqlx::raw_sql(refusing)).await.unwrap();
+    let submit = world.submitter();
+    assert_eq!(submit.text(world.service.port(), PHONE, "1").await, 202);
+    world.until("it is refused", |w| w.log().contains("how a send ended could not be stored")).await;
+    sqlx::Executor::execute(&database, "DROP TRIGGER refusing ON attempts").await.unwrap();
+    assert_eq!(submit.text(world.service.port(), PHONE, "2").await, 202);
+    world.within(Duration::from_secs(40), "both have left", |w| w.messages(PHONE).len() >= 2).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let texts: Vec<String> = world.messages(PHONE).into_iter().map(|message| message.shown.text).collect();
+    assert_eq!(texts, ["1", "2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unclear_send_without_an_echo_is_given_to_a_person() {
     let world = World::with(quick("")).await;
     world.open_window(PHONE).await;

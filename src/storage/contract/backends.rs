@@ -9,6 +9,7 @@ on_both! {
     a_channel_keeps_its_credentials_sealed
     a_queue_has_one_owner
     a_silent_worker_loses_its_queues
+    workers_tell_what_they_may_not_have_heard
     registrations_are_remembered
     a_cleaned_portal_leaves_nothing_of_its_people
 }
@@ -23,6 +24,7 @@ mod promises {
     use crate::domain::portal::{CrmKind, PortalState};
     use crate::domain::time::{Millis, Timestamp};
     use crate::storage::db::Db;
+    use crate::storage::workers::Hearing;
 
     pub(super) async fn a_portal_is_installed_once_and_kept_up_to_date(world: &World) {
         let storage = &world.storage;
@@ -166,6 +168,27 @@ mod promises {
         world.clock.set(1_011_000);
         storage.ask_job(job(&portal)).await.unwrap();
         assert_eq!(storage.queues_straggling(Millis::seconds(1)).await.unwrap(), [queue]);
+    }
+
+    pub(super) async fn workers_tell_what_they_may_not_have_heard(world: &World) {
+        let storage = &world.storage;
+        let (one, two) = (WorkerId::new("1"), WorkerId::new("2"));
+        for worker in [&one, &two] {
+            storage.worker_beat(worker, false, Millis::seconds(10)).await.unwrap();
+        }
+        let heard = |deaf, silent| Hearing { deaf_until: Timestamp(deaf), silent };
+        let patience = Millis::minutes(1);
+        assert_eq!(storage.others_hearing(&one, patience).await.unwrap(), heard(0, false));
+        storage.worker_deaf(&two, Timestamp(1_000_700)).await.unwrap();
+        storage.worker_beat(&two, false, Millis(-1000)).await.unwrap();
+        let told = match world.db {
+            Db::Sqlite { .. } => heard(0, false),
+            Db::Postgres(_) => heard(1_000_700, true),
+        };
+        assert_eq!(storage.others_hearing(&one, patience).await.unwrap(), told, "one process has no others on SQLite");
+        // Silent for longer: it is gone, and what it told still counts.
+        assert_eq!(storage.others_hearing(&one, Millis(10)).await.unwrap(), Hearing { silent: false, ..told });
+        assert_eq!(storage.others_hearing(&two, patience).await.unwrap(), heard(0, false), "itself is not asked");
     }
 
     pub(super) async fn a_cleaned_portal_leaves_nothing_of_its_people(world: &World) {

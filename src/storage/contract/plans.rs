@@ -9,6 +9,7 @@ use super::super::sql;
 const WHOLE: &[(&str, &str)] = &[
     ("WORKERS_LIVING", "workers: one row per process"),
     ("WORKER_OTHERS_LEAVE", "workers: one row per process"),
+    ("WORKERS_HEARING", "workers: one row per process"),
     ("WORKER_FORGET", "workers: one row per process"),
     ("QUEUES_STRAGGLING", "living jobs, every twenty seconds"),
     ("JOBS_COUNT", "jobs, for gauges: at most a twentieth of the time (http::health)"),
