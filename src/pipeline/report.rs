@@ -89,6 +89,15 @@ impl Ended {
         Self { settlement: Some(settlement), again: None, error: None }
     }
 
+    /// How it ended cannot be stored: what may stand in the CRM by now is looked for before it is done again.
+    fn in_doubt(job: &Job, due: Timestamp) -> Self {
+        let state = match job.kind {
+            JobKind::Comment | JobKind::Chat => JobState::Unclear,
+            JobKind::Command | JobKind::Send | JobKind::Reply | JobKind::Reconcile => job.state,
+        };
+        Self { settlement: None, again: Some((state, due, job.tries)), error: None }
+    }
+
     /// Nothing was tried; later, without a trace.
     fn again(job: &Job, due: Timestamp) -> Self {
         Self { settlement: None, again: Some((job.state, due, job.tries)), error: None }
@@ -100,7 +109,7 @@ fn ended_with(pipeline: &Pipeline, job: &Job, revision: i64, fate: Fate) -> Effe
     EffectSettlement { job: job.id.clone(), worker, revision, fate, comment: None, replied: None, shown: None }
 }
 
-async fn settle(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>, ended: Vec<Ended>) {
+async fn settle(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>, mut ended: Vec<Ended>) {
     let settlements: Vec<EffectSettlement> = ended.iter().filter_map(|end| end.settlement.clone()).collect();
     let mut wait = Millis(100);
     while !settlements.is_empty() {
@@ -113,6 +122,10 @@ async fn settle(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>, e
             }
             Err(error) => {
                 tracing::error!(%error, "how effects ended could not be stored");
+                let due = pipeline.clock.now().plus(TROUBLE_LOOK);
+                for (queued, end) in jobs.iter().zip(&mut ended).filter(|(_, end)| end.settlement.is_some()) {
+                    *end = Ended::in_doubt(&queued.job, due);
+                }
                 break;
             }
         }

@@ -634,6 +634,7 @@ fn migrations() -> Migrator {
         (10, "mirrors", include_str!("../../migrations/0010_mirrors.sql")),
         (11, "dialog_tags", include_str!("../../migrations/0011_dialog_tags.sql")),
         (12, "pages", include_str!("../../migrations/0012_pages.sql")),
+        (13, "hearing", include_str!("../../migrations/0013_hearing.sql")),
     ];
     let list = FILES.iter().map(|(version, name, text)| {
         Migration::new(*version, (*name).into(), MigrationType::Simple, SqlSafeStr::into_sql_str(*text), false)

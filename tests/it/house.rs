@@ -84,6 +84,15 @@ fn every_provider_file_is_in_the_registry() {
 }
 
 #[test]
+fn every_migration_is_compiled_in() {
+    let listed = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/storage/db.rs")).unwrap();
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations")).unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        assert!(listed.contains(&format!("/migrations/{name}\")")), "{name} is not in the list of migrations");
+    }
+}
+
+#[test]
 fn files_stay_readable() {
     for folder in ["src", "sandbox/src", "tests"] {
         for (path, text) in sources(folder) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sandbox::{Action, CutFrom, Fault};
 use serde_json::json;
+use sqlx::Executor as _;
 
 use crate::world::{DEAL, Wish, World, text};
 
@@ -185,18 +186,38 @@ async fn an_echo_that_met_a_full_disk_is_waited_for_until_it_comes_again() {
     assert_eq!(states.iter().filter(|state| **state == "read").count(), 2, "{messages}");
 }
 
+/// The database, which refuses this for good until `DROP TRIGGER refusing`.
+async fn refusing(world: &World, what: &str) -> sqlx::PgPool {
+    let database = sqlx::PgPool::connect(&world.database()).await.unwrap();
+    let text = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+        CREATE TRIGGER refusing BEFORE {what} FOR EACH ROW EXECUTE FUNCTION refuse()"
+    );
+    database.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(text))).await.unwrap();
+    database
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comment_whose_end_the_store_refuses_for_good_is_written_once_and_brought_up_to_date() {
+    let world = World::with(Wish { postgres: true, ..quick("") }).await;
+    let database = refusing(&world, "UPDATE OF comment_id ON messages").await;
+    let deal = world.deal(PHONE);
+    world.fire(deal, &json!({"recipients": "main", "template": "greeting:ru"}));
+    world.until("it is refused", |w| w.log().contains("how effects ended could not be stored")).await;
+    database.execute("DROP TRIGGER refusing ON messages").await.unwrap();
+    world.within(Duration::from_secs(60), "it says read", |w| w.comment(deal).contains("Прочитано")).await;
+    assert_eq!(world.comments(deal).len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_send_whose_end_the_store_refuses_for_good_is_not_forgotten() {
     let world = World::with(Wish { postgres: true, ..quick("") }).await;
     world.open_window(PHONE).await;
-    let database = sqlx::PgPool::connect(&world.database()).await.unwrap();
-    let refusing = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
-        CREATE TRIGGER refusing BEFORE INSERT ON attempts FOR EACH ROW EXECUTE FUNCTION refuse()";
-    sqlx::Executor::execute(&database, sqlx::raw_sql(refusing)).await.unwrap();
+    let database = refusing(&world, "INSERT ON attempts").await;
     let submit = world.submitter();
     assert_eq!(submit.text(world.service.port(), PHONE, "1").await, 202);
     world.until("it is refused", |w| w.log().contains("how a send ended could not be stored")).await;
-    sqlx::Executor::execute(&database, "DROP TRIGGER refusing ON attempts").await.unwrap();
+    database.execute("DROP TRIGGER refusing ON attempts").await.unwrap();
     assert_eq!(submit.text(world.service.port(), PHONE, "2").await, 202);
     world.within(Duration::from_secs(40), "both have left", |w| w.messages(PHONE).len() >= 2).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
