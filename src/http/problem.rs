@@ -139,7 +139,7 @@ impl ResponseError for Problem {
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
         match error {
-            StorageError::Unavailable(text) => {
+            StorageError::Unavailable(text) | StorageError::Clash(text) => {
                 tracing::warn!(error = text, "store unavailable");
                 Self::Unavailable
             }

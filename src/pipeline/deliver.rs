@@ -245,7 +245,7 @@ impl Runs<'_> {
                     }
                     return self.finished(queued, Some(next));
                 }
-                Err(error @ StorageError::Unavailable(_)) => {
+                Err(error @ (StorageError::Unavailable(_) | StorageError::Clash(_))) => {
                     tracing::warn!(%error, job.id = %queued.job.id, "how a send ended is not stored yet");
                     tokio::time::sleep(wait.to_duration()).await;
                     wait = Millis((wait.0 * 2).min(5_000));

@@ -115,7 +115,7 @@ async fn settle(pipeline: &Arc<Pipeline>, queue: &QueueKey, jobs: Vec<Queued>, m
     while !settlements.is_empty() {
         match pipeline.storage.settle_effects(settlements.clone()).await {
             Ok(()) => break,
-            Err(StorageError::Unavailable(error)) => {
+            Err(StorageError::Unavailable(error) | StorageError::Clash(error)) => {
                 tracing::warn!(error, "how effects ended is not stored yet");
                 tokio::time::sleep(wait.to_duration()).await;
                 wait = Millis((wait.0 * 2).min(5_000));

@@ -33,6 +33,8 @@ use crate::domain::time::{Clock, Timestamp};
 const WAITING_MAX: usize = 4096;
 /// Most steps of one commit.
 const STEPS_MAX: usize = 512;
+/// So often the same batch may meet another commit in its way.
+const CLASHES_MAX: u32 = 5;
 
 /// A job, with what it works on if that is at hand (saves reading it back).
 #[derive(Clone, Debug)]
@@ -264,7 +266,7 @@ async fn run(
             continue;
         }
         let (steps, replies): (Vec<Step>, Vec<_>) = batch.drain(..).unzip();
-        let results = match write(&db, &context, &steps).await {
+        let results = match write_through(&db, &context, &steps).await {
             Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
             Err(StorageError::Broken(_)) if steps.len() > 1 => one_by_one(&db, &context, &steps).await,
             Err(error) => steps.iter().map(|_| Err(error.clone())).collect::<Vec<_>>(),
@@ -276,10 +278,28 @@ async fn run(
     }
 }
 
+/// Writes a batch, again if another writer's commit was in the way: who called has done nothing wrong, and a CRM that is told
+/// to come again does not come.
+async fn write_through(db: &Db, context: &Context, steps: &[Step]) -> Result<Vec<Outcome>, StorageError> {
+    let mut clashes = 0;
+    loop {
+        match write(db, context, steps).await {
+            Err(StorageError::Clash(error)) => {
+                clashes += 1;
+                if clashes == CLASHES_MAX {
+                    return Err(StorageError::Unavailable(error));
+                }
+                tracing::info!(error, clashes, "a batch is written again");
+            }
+            result => return result,
+        }
+    }
+}
+
 async fn one_by_one(db: &Db, context: &Context, steps: &[Step]) -> Vec<Result<Outcome, StorageError>> {
     let mut results = Vec::with_capacity(steps.len());
     for step in steps {
-        let outcome = write(db, context, std::slice::from_ref(step)).await.and_then(|outcomes| {
+        let outcome = write_through(db, context, std::slice::from_ref(step)).await.and_then(|outcomes| {
             outcomes.into_iter().next().ok_or_else(|| StorageError::Broken("a step gave no outcome".to_owned()))
         });
         if let Err(error) = &outcome {

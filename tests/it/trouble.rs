@@ -188,13 +188,32 @@ async fn an_echo_that_met_a_full_disk_is_waited_for_until_it_comes_again() {
 
 /// The database, which refuses this for good until `DROP TRIGGER refusing`.
 async fn refusing(world: &World, what: &str) -> sqlx::PgPool {
+    triggering(world, what, "RAISE 'no';").await
+}
+
+/// The database, which does this first.
+async fn triggering(world: &World, what: &str, first: &str) -> sqlx::PgPool {
     let database = sqlx::PgPool::connect(&world.database()).await.unwrap();
     let text = format!(
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+        "CREATE SEQUENCE tries; CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {first} END $$;
         CREATE TRIGGER refusing BEFORE {what} FOR EACH ROW EXECUTE FUNCTION refuse()"
     );
     database.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(text))).await.unwrap();
     database
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_clashes_with_another_is_made_again_and_nobody_notices() {
+    let world = World::with(Wish { postgres: true, ..quick("") }).await;
+    // Numbers of a sequence stay taken when a commit is undone.
+    let clash = "IF nextval('tries') <= 3 THEN RAISE 'deadlock' USING ERRCODE = '40P01'; END IF; RETURN NEW;";
+    let _database = triggering(&world, "INSERT ON commands", clash).await;
+    let deal = world.deal(PHONE);
+    world.fire(deal, &json!({"recipients": "main", "template": "greeting:ru"}));
+    world.until("it says read", |w| w.comment(deal).contains("Прочитано")).await;
+    assert_eq!(world.run_of(deal).callback_status, Some(200));
+    assert_eq!(world.log().matches("a batch is written again").count(), 3);
+    assert_eq!((world.messages(PHONE).len(), world.comments(deal).len()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
