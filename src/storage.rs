@@ -30,6 +30,7 @@ pub mod mirrors;
 pub mod pages;
 pub mod past;
 pub mod plan;
+mod planner;
 pub mod portals;
 pub mod progress;
 pub mod retention;

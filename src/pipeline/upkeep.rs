@@ -12,6 +12,8 @@ use crate::storage::writer::JobSink as _;
 
 /// Every so many sweeps, what guards no longer ask for is forgotten.
 const FORGETTING: u64 = 3_600;
+/// Every so many sweeps, PostgreSQL is asked for tables that have grown.
+const LOOKING: u64 = 2;
 /// Every so many sweeps, messages that wait beyond their deadline are given up.
 const EXPIRING: u64 = 5;
 /// How often the registrations of all portals are compared.
@@ -82,6 +84,13 @@ pub(super) async fn sweep(pipeline: Arc<Pipeline>, stop: CancellationToken) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "waiting robots answered because their time was over"),
             Err(error) => tracing::warn!(%error, "overdue robots could not be looked up"),
+        }
+        if round.is_multiple_of(LOOKING) {
+            match pipeline.storage.look_at_grown_tables().await {
+                Ok(tables) if tables.is_empty() => {}
+                Ok(tables) => tracing::debug!(?tables, "grown tables are planned anew"),
+                Err(error) => tracing::warn!(%error, "grown tables could not be looked at"),
+            }
         }
         if round.is_multiple_of(EXPIRING) {
             guards::expire_overdue(&pipeline).await;

@@ -2,13 +2,17 @@
 //! portal. SQLite decides by the text alone; PostgreSQL is kept from reading whole tables by its settings, so what it
 //! still reads whole has no index.
 
-use super::super::db::{Arg, Db, Dialect, expanded};
+use super::super::db::{Arg, Db, Dialect, args, expanded};
 use super::super::sql;
+use crate::domain::ids::PortalId;
+use crate::domain::job::{Job, JobKind, QueueKey};
+use crate::domain::time::Timestamp;
 
 /// Statements that look through a whole table or a whole index, and why that is bounded.
 const WHOLE: &[(&str, &str)] = &[
     ("WORKERS_LIVING", "workers: one row per process"),
     ("WORKER_OTHERS_LEAVE", "workers: one row per process"),
+    ("JOBS_HEADS", "one queue, along its index"),
     ("WORKERS_HEARING", "workers: one row per process"),
     ("WORKER_FORGET", "workers: one row per process"),
     ("QUEUES_STRAGGLING", "living jobs, every twenty seconds"),
@@ -102,4 +106,38 @@ async fn what_runs_all_the_time_reads_no_whole_table_on_postgres() {
         let whole = |line: &&String| line.contains("Seq Scan on") && !line.contains("workers");
         assert_eq!(plan.iter().find(whole), None, "{name}: {plan:#?}");
     }
+}
+
+/// A table of jobs is empty most of the time; when it fills at once, PostgreSQL must not go on as if it were.
+#[tokio::test]
+async fn a_table_that_grew_at_once_is_looked_at_again_on_postgres() {
+    let Some(world) = super::postgres().await else { return };
+    world.db.write("ANALYZE jobs", args![]).await.unwrap();
+    assert_eq!(world.storage.look_at_grown_tables().await.unwrap(), Vec::<&str>::new());
+    let job = |number: usize| {
+        let queue = QueueKey::Crm(PortalId::stored("prt_1".to_owned()));
+        Job::new(
+            JobKind::Reply,
+            &format!("cmd_{number}"),
+            queue,
+            number.to_string(),
+            format!("{number:05}"),
+            Timestamp(1),
+        )
+    };
+    let jobs: Vec<Job> = (0..1000).map(job).collect();
+    let mut tx = world.db.begin().await.unwrap();
+    crate::storage::jobs::add(&mut tx, Timestamp(1), jobs.iter()).await.unwrap();
+    tx.commit().await.unwrap();
+    // Its running count follows within a second.
+    for _ in 0..100 {
+        let looked_at = world.storage.look_at_grown_tables().await.unwrap();
+        if !looked_at.is_empty() {
+            assert_eq!(looked_at, ["jobs"]);
+            assert_eq!(world.storage.look_at_grown_tables().await.unwrap(), Vec::<&str>::new(), "once is enough");
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("nobody noticed a thousand jobs");
 }
