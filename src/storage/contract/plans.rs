@@ -12,7 +12,6 @@ use crate::domain::time::Timestamp;
 const WHOLE: &[(&str, &str)] = &[
     ("WORKERS_LIVING", "workers: one row per process"),
     ("WORKER_OTHERS_LEAVE", "workers: one row per process"),
-    ("JOBS_HEADS", "one queue, along its index"),
     ("WORKERS_HEARING", "workers: one row per process"),
     ("WORKER_FORGET", "workers: one row per process"),
     ("QUEUES_STRAGGLING", "living jobs, every twenty seconds"),
