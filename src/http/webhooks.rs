@@ -30,65 +30,61 @@ pub async fn receive(
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
     let (provider, id) = path.into_inner();
-    let mut unheard = Unheard { pipeline: &state.pipeline, armed: true };
-    let answer = take(&state, &provider, &id, &request, &body).await;
-    unheard.armed = matches!(answer, Err(Problem::Unavailable));
-    if let (true, Some(entry)) = (unheard.armed, providers::find(&provider)) {
-        telemetry::webhook(entry.spec.id, "unavailable");
-    }
-    answer
-}
-
-/// A callback that is not answered, or with a refusal for the moment. The vendor sends it again, but later: until then the
-/// absence of an echo means nothing. Also when the vendor hangs up while the database takes its time, and nothing after that is
-/// run any more.
-struct Unheard<'a> {
-    pipeline: &'a Pipeline,
-    armed: bool,
-}
-
-impl Drop for Unheard<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            self.pipeline.was_deaf();
+    let channel = channel(&state, &provider, &id).await.inspect_err(|problem| {
+        // Whoever it was from: as long as no channel is found, the vendor's callbacks are not taken either.
+        if *problem == Problem::Unavailable {
+            state.pipeline.was_deaf();
         }
-    }
-}
-
-async fn take(
-    state: &State,
-    provider: &str,
-    id: &str,
-    request: &HttpRequest,
-    body: &web::Bytes,
-) -> Result<HttpResponse, Problem> {
-    let channel = channel(state, provider, id).await?;
-    let entry = providers::find(provider).ok_or_else(|| Problem::NotFound("no such provider".to_owned()))?;
+    })?;
+    let entry = providers::find(&provider).ok_or_else(|| Problem::NotFound("no such provider".to_owned()))?;
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    if !webhook_auth::verify(&entry.spec.webhook_auth, &channel, header, body) {
+    if !webhook_auth::verify(&entry.spec.webhook_auth, &channel, header, &body) {
         telemetry::webhook(entry.spec.id, "unsigned");
         tracing::warn!(channel.id = %channel.id, "callback refused: its signature does not fit");
         return Err(Problem::Forbidden("the signature does not fit".to_owned()));
     }
     let body = Verified::checked(body.to_vec());
-    match state.pipeline.ingest(&channel, &body).await {
-        Ok(()) => {
-            telemetry::webhook(entry.spec.id, "ok");
-            Ok(HttpResponse::Ok().finish())
+    let unheard = Unheard::new(&state.pipeline);
+    let (result, answer) = match state.pipeline.ingest(&channel, &body).await {
+        Err(IngestError::Storage(error)) => {
+            telemetry::webhook(entry.spec.id, "unavailable");
+            return Err(error.into());
         }
+        Ok(()) => ("ok", Ok(HttpResponse::Ok().finish())),
         // Correctly signed news of another number of the same application: not ours to keep, and no reason to have it
         // sent again for a week.
         Err(IngestError::Webhook(WebhookError::ForeignSender)) => {
-            telemetry::webhook(entry.spec.id, "foreign");
             tracing::warn!(channel.id = %channel.id, "callback for another sender of the same account ignored");
-            Ok(HttpResponse::Ok().finish())
+            ("foreign", Ok(HttpResponse::Ok().finish()))
         }
-        Err(IngestError::Webhook(WebhookError::Malformed(what))) => {
-            telemetry::webhook(entry.spec.id, "malformed");
-            Err(Problem::Malformed(what))
+        Err(IngestError::Webhook(WebhookError::Malformed(what))) => ("malformed", Err(Problem::Malformed(what))),
+        Err(IngestError::UnknownProvider(name)) => ("unknown", Err(Problem::NotFound(name))),
+    };
+    unheard.answered();
+    telemetry::webhook(entry.spec.id, result);
+    answer
+}
+
+/// A callback of the vendor that is not answered, or with a refusal for the moment. The vendor sends it again, but later: until then
+/// the absence of an echo means nothing. Also when the vendor hangs up while the database takes its time, and nothing after that
+/// is run any more. Only for what is signed: others must not make us wait.
+struct Unheard<'a>(Option<&'a Pipeline>);
+
+impl<'a> Unheard<'a> {
+    fn new(pipeline: &'a Pipeline) -> Self {
+        Self(Some(pipeline))
+    }
+
+    fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        if let Some(pipeline) = self.0 {
+            pipeline.was_deaf();
         }
-        Err(IngestError::UnknownProvider(name)) => Err(Problem::NotFound(name)),
-        Err(IngestError::Storage(error)) => Err(error.into()),
     }
 }
 
