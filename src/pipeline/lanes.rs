@@ -4,7 +4,7 @@
 //!
 //! Memory holds all of a queue as long as that is little. Beyond a limit it holds a *part*: what comes in is then
 //! left to the database, and the first jobs of lanes that are due are read from there whenever few are left to run. So
-//! a portal with 50,000 waiting effects costs no more memory than one with 2,000, and jobs that wait for a later moment
+//! a portal with 50,000 waiting effects costs no more memory than one with 4,000, and jobs that wait for a later moment
 //! keep nobody from running.
 
 use std::collections::hash_map::Entry;
@@ -16,9 +16,9 @@ use crate::domain::time::{Millis, Timestamp};
 use crate::storage::writer::Queued;
 
 /// Most jobs of a queue that memory holds before it leaves the rest to the database.
-const WINDOW: usize = 2000;
+const WINDOW: usize = 4000;
 /// A queue with no more jobs than this is read as a whole; of a longer one so many heads of each kind are read.
-pub const FEW: usize = 1000;
+pub const FEW: usize = 2000;
 /// More is read when no more than so many lanes can run.
 const REFILL: usize = 500;
 /// Least time between two looks at the database.
