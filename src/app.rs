@@ -190,7 +190,8 @@ impl App {
         let metrics = metrics_handle()?;
         let sealer = sealer(&config)?;
         let lock = lock_database(config.database.url.expose_secret())?;
-        let db = Db::open(config.database.url.expose_secret()).await?;
+        let limit = config.database.answer_within.0.to_duration();
+        let db = Db::open_within(config.database.url.expose_secret(), limit).await?;
         db.migrate().await?;
         let steady = Arc::new(SteadyClock::default());
         let clock = Arc::clone(&steady) as Arc<dyn Clock>;
