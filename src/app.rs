@@ -275,6 +275,7 @@ impl App {
             () = storage.writer_ended() => Err(AppError::Broken),
         };
         tracing::info!("stopping");
+        let deaf_from = pipeline.clock.now();
         let deadline = tokio::time::Instant::now() + STOPPING;
         // Both at once: each bounds its own stopping, and one after the other they would take too long.
         working.cancel();
@@ -284,7 +285,7 @@ impl App {
             living.cancel();
             // It does not panic; if it did, the queues are handed back all the same.
             let _ = beating.await;
-            upkeep::hand_back(&pipeline).await;
+            upkeep::hand_back(&pipeline, deaf_from).await;
             storage.close().await;
         };
         if tokio::time::timeout_at(deadline, rest).await.is_err() {

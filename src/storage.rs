@@ -46,6 +46,7 @@ pub mod workers;
 pub mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
 use crate::crm::StoreDown;
@@ -133,6 +134,8 @@ pub struct Storage {
     clock: Arc<dyn Clock>,
     writable: Proof,
     server_clock: workers::ServerClock,
+    /// Number of the last sign of life.
+    beats: AtomicI64,
 }
 
 /// When the store was last asked whether it takes writes, and what it said.
@@ -175,6 +178,7 @@ impl Storage {
             clock,
             writable: Proof::default(),
             server_clock: workers::ServerClock::default(),
+            beats: AtomicI64::new(0),
         }
     }
 

@@ -101,10 +101,10 @@ impl World {
 
     /// Makes a worker own a queue.
     pub(super) async fn own(&self, worker: &WorkerId, queue: &QueueKey) {
-        self.storage.worker_beat(worker, false, Millis::minutes(1)).await.unwrap();
+        self.storage.worker_beat(worker, Millis::minutes(1)).await.unwrap();
         let nothing = Job::new(JobKind::Send, "", queue.clone(), String::new(), String::new(), self.clock.now());
         self.storage.tell_queues(&[nothing]).await.unwrap();
-        assert!(self.storage.queue_take(worker, queue).await.unwrap());
+        assert!(!self.storage.queues_take(worker, std::slice::from_ref(queue)).await.unwrap().is_empty());
     }
 
     /// Jobs handed over since the last call, by id.
