@@ -23,6 +23,7 @@ pub mod dead_letters;
 mod deeds;
 pub mod effects;
 pub mod guards;
+pub mod history;
 pub mod ingest;
 pub mod jobs;
 pub mod messages;

@@ -8,6 +8,7 @@ mod backends;
 mod chat_phones;
 mod chats;
 mod guards;
+mod history;
 mod mirrors;
 mod model;
 mod pages;

@@ -96,6 +96,7 @@ macro_rules! command_is_over {
 // Below the macros, which they use.
 mod chats;
 mod deeds;
+mod history;
 mod mirrors;
 mod pages;
 mod portals;
@@ -105,7 +106,7 @@ mod troubles;
 mod workers;
 
 pub(super) use self::{
-    chats::*, deeds::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*, workers::*,
+    chats::*, deeds::*, history::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*, workers::*,
 };
 
 /// Every single statement of every theme by name.
@@ -114,6 +115,7 @@ pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)>
     [
         STATEMENTS,
         chats::STATEMENTS,
+        history::STATEMENTS,
         mirrors::STATEMENTS,
         pages::STATEMENTS,
         portals::STATEMENTS,
