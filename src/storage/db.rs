@@ -19,8 +19,8 @@ use sqlx::{Arguments, ConnectOptions, Connection as _, Executor as _, PgPool, Ro
 
 use super::StorageError;
 use super::postgres::{self, Loan, Patience};
-use super::sql;
 use super::sqlite::{self, LocalRow, Readers, SqliteTx, Writer};
+use super::{planner, sql};
 
 /// Most rows one statement of SQLite takes; a power of two. Bounds the number of prepared statements.
 const ROWS_MAX: usize = 128;
@@ -32,6 +32,8 @@ pub(super) const STATEMENTS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 /// a rush of 10,000 jobs then reads all of them with every statement, until the next ANALYZE.
 const POSTGRES_SETTINGS: &str =
     "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
+/// Most connections to PostgreSQL: four writers, and what is read meanwhile.
+const CONNECTIONS: u32 = 10;
 /// Longest wait for a connection, and for an answer of PostgreSQL unless something else was configured.
 pub(super) const ACQUIRE: Duration = Duration::from_secs(5);
 
@@ -116,7 +118,7 @@ pub(super) use args;
 /// SQLite finds numbered places by a linear search and would spend its time on names.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch {
-    /// Text with `VALUES {rows}` once.
+    /// Text with `VALUES {rows}` once; `{lock}` at its end holds the rows of the table `c` for [`Tx::lock`].
     pub(super) text: &'static str,
     /// One letter per value of a row: `t` text, `i` whole number.
     pub(super) kinds: &'static str,
@@ -246,7 +248,7 @@ impl Db {
     }
 
     async fn open_postgres(options: PgConnectOptions, limit: Duration) -> Result<Self, StorageError> {
-        let pool = postgres::limited(PgPoolOptions::new().max_connections(8), limit, POSTGRES_SETTINGS);
+        let pool = postgres::limited(PgPoolOptions::new().max_connections(CONNECTIONS), limit, POSTGRES_SETTINGS);
         Ok(Self::Postgres(pool.connect_with(options).await?))
     }
 
@@ -305,6 +307,12 @@ impl Db {
                 connection.execute("SET statement_timeout = 0").await?;
                 let result = migrator.run(&mut connection).await;
                 connection.close().await?;
+                if result.is_ok()
+                    && let Err(error) = planner::leave_room(pool).await
+                {
+                    // It is slower without, and otherwise the same: another process may be doing the same right now.
+                    tracing::warn!(%error, "tables could not be given room");
+                }
                 result
             }
         }
@@ -461,6 +469,14 @@ impl Tx {
         Ok(found)
     }
 
+    /// Holds rows until the commit, in the order given. SQLite has one writer, which holds everything.
+    pub(super) async fn lock(&mut self, batch: Batch, rows: &[Vec<Arg>]) -> Result<(), StorageError> {
+        if self.dialect() == Dialect::Postgres {
+            self.batch(batch, rows.to_vec()).await?;
+        }
+        Ok(())
+    }
+
     /// Makes it durable.
     pub(super) async fn commit(self) -> Result<(), StorageError> {
         match self {
@@ -523,7 +539,8 @@ pub(super) fn expanded(batch: Batch, rows: usize, dialect: Dialect) -> &'static 
                 sql::ARRAYS.replace("{arrays}", &arrays.join(", ")).replace("{names}", &names.join(", "))
             }
         };
-        Box::leak(batch.text.replace("VALUES {rows}", &list).into_boxed_str())
+        let lock = if dialect == Dialect::Postgres { sql::LOCK } else { "" };
+        Box::leak(batch.text.replace("VALUES {rows}", &list).replace("{lock}", lock).into_boxed_str())
     })
 }
 
@@ -649,6 +666,7 @@ fn migrations() -> Migrator {
         (12, "pages", include_str!("../../migrations/0012_pages.sql")),
         (13, "hearing", include_str!("../../migrations/0013_hearing.sql")),
         (14, "engine", include_str!("../../migrations/0014_engine.sql")),
+        (18, "quiet_rows", include_str!("../../migrations/0018_quiet_rows.sql")),
     ];
     let list = FILES.iter().map(|(version, name, text)| {
         Migration::new(*version, (*name).into(), MigrationType::Simple, SqlSafeStr::into_sql_str(*text), false)
