@@ -190,7 +190,8 @@ impl App {
         let metrics = metrics_handle()?;
         let sealer = sealer(&config)?;
         let lock = lock_database(config.database.url.expose_secret())?;
-        let db = Db::open(config.database.url.expose_secret()).await?;
+        let limit = config.database.answer_within.0.to_duration();
+        let db = Db::open_within(config.database.url.expose_secret(), limit).await?;
         db.migrate().await?;
         let steady = Arc::new(SteadyClock::default());
         let clock = Arc::clone(&steady) as Arc<dyn Clock>;
@@ -274,6 +275,7 @@ impl App {
             () = storage.writer_ended() => Err(AppError::Broken),
         };
         tracing::info!("stopping");
+        let deaf_from = pipeline.clock.now();
         let deadline = tokio::time::Instant::now() + STOPPING;
         // Both at once: each bounds its own stopping, and one after the other they would take too long.
         working.cancel();
@@ -283,7 +285,7 @@ impl App {
             living.cancel();
             // It does not panic; if it did, the queues are handed back all the same.
             let _ = beating.await;
-            upkeep::hand_back(&pipeline).await;
+            upkeep::hand_back(&pipeline, deaf_from).await;
             storage.close().await;
         };
         if tokio::time::timeout_at(deadline, rest).await.is_err() {

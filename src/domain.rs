@@ -18,6 +18,7 @@ pub mod effect;
 pub mod event;
 pub mod file;
 pub mod guards;
+pub mod hearing;
 pub mod ids;
 pub mod job;
 pub mod language;

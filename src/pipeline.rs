@@ -14,12 +14,14 @@ pub mod deliver;
 pub mod files;
 pub mod governor;
 mod guards;
+mod hearing;
 pub mod ingest;
 pub mod intake;
 pub mod lanes;
 pub mod limits;
 pub mod mailbox;
 mod mirrors;
+mod news;
 pub mod peers;
 pub mod policy;
 pub mod preflight;
@@ -37,7 +39,6 @@ pub mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::crm::Crm;
@@ -52,9 +53,6 @@ use crate::storage::Storage;
 use policy::RetryPlan;
 use preflight::TemplateCache;
 use watch::SilenceSettings;
-
-/// Vendors call again at intervals that grow by up to this factor (WhatsApp: "with decreasing frequency", for 7 days).
-const RETRY_STRETCH: i64 = 6;
 
 /// What the pipeline is told by the configuration.
 #[derive(Clone, Debug)]
@@ -115,10 +113,7 @@ pub struct Pipeline {
     pub(crate) worker: WorkerId,
     /// What this process may still believe of its queues.
     pub(crate) lease: Lease,
-    /// [`Pipeline::hearing_since`], in milliseconds.
-    hearing_since: AtomicI64,
-    /// Until when callbacks were known not to be taken, in milliseconds; zero if never.
-    deaf_until: AtomicI64,
+    hearing: hearing::Own,
     templates: TemplateCache,
 }
 
@@ -145,7 +140,7 @@ impl Pipeline {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let worker = WorkerId::new(&parts.ids.ulid());
-        let hearing_since = AtomicI64::new(parts.clock.now().0);
+        let hearing = hearing::Own::unknown(parts.clock.now());
         Arc::new(Self {
             storage: parts.storage,
             crms: parts.crms,
@@ -156,8 +151,7 @@ impl Pipeline {
             scheduler: parts.scheduler,
             worker,
             lease: Lease::default(),
-            hearing_since,
-            deaf_until: AtomicI64::new(0),
+            hearing,
             templates: TemplateCache::new(Duration::from_secs(300)),
         })
     }
@@ -178,43 +172,6 @@ impl Pipeline {
     #[must_use]
     pub fn country(&self) -> &str {
         &self.settings.country
-    }
-
-    /// Since when this process has been there to hear callbacks without a gap.
-    pub(super) fn hearing_since(&self) -> Timestamp {
-        Timestamp(self.hearing_since.load(Ordering::Relaxed))
-    }
-
-    /// Callbacks may not have been taken until now: one was refused because the database did not answer, or this process
-    /// stood still for longer than its lease. The vendor calls again, later.
-    pub fn was_deaf(&self) {
-        let now = self.clock.now().0;
-        self.hearing_since.store(now, Ordering::Relaxed);
-        self.deaf_until.store(now, Ordering::Relaxed);
-    }
-
-    /// Until when this process knows that it was deaf; what it tells the other processes.
-    pub(super) fn deaf_until(&self) -> Timestamp {
-        Timestamp(self.deaf_until.load(Ordering::Relaxed))
-    }
-
-    /// How long, from its beginning, the echo of a send is waited for before its absence means anything, as far as this
-    /// process knows. `rule` is the provider's usual wait.
-    pub(super) fn echo_wait(&self, rule: Millis, started: Timestamp) -> Millis {
-        self.echo_wait_after(rule, started, self.hearing_since())
-    }
-
-    /// The same with a process that did not hear everything until `deaf`.
-    ///
-    /// While somebody was down or deaf the vendor's callbacks found nobody, and it calls again ever less often; so the echo may
-    /// be late by a multiple of that time. Without an echo there is nothing to wait for.
-    pub(super) fn echo_wait_after(&self, rule: Millis, started: Timestamp, deaf: Timestamp) -> Millis {
-        if rule.0 == 0 {
-            return rule;
-        }
-        let wait = self.settings.unclear_wait.unwrap_or(rule);
-        let down = deaf.since(started);
-        if down.0 <= 0 { wait } else { Millis(down.0 + wait.0.max(down.0.saturating_mul(RETRY_STRETCH))) }
     }
 
     /// Until when a message taken over (or redriven) at `from` may be sent.

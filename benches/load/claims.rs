@@ -137,10 +137,17 @@ impl Owner {
         let options = StorageOptions { reply_not_before: Millis::seconds(2) };
         let storage = Storage::new(db, sealer, Arc::clone(&ids), Arc::clone(&clock), Arc::new(Nobody), options);
         let worker = WorkerId::new(&ids.ulid());
-        storage.worker_beat(&worker, true, Millis::hours(1)).await.unwrap();
+        storage.worker_beat(&worker, Millis::hours(1)).await.unwrap();
         let owner = Self { storage, clock, ids, worker };
         for number in 0..QUEUES {
-            assert!(owner.storage.queue_take(&owner.worker, &queue(number)).await.unwrap());
+            assert!(
+                !owner
+                    .storage
+                    .queues_take(&owner.worker, std::slice::from_ref(&queue(number)))
+                    .await
+                    .unwrap()
+                    .is_empty()
+            );
         }
         owner
     }

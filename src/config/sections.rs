@@ -88,10 +88,15 @@ pub struct DatabaseSection {
     /// Address of the database; may hold a password.
     pub url: SecretString,
     url_file: Option<PathBuf>,
+    /// How long an answer of PostgreSQL is waited for.
+    pub answer_within: Span,
 }
 
 impl DatabaseSection {
     pub(super) fn resolve(&mut self) -> Result<(), ConfigError> {
+        if self.answer_within.0.0 < 100 {
+            return Err(wrong("database.answer_within", "at least 100 ms"));
+        }
         if let Some(path) = &self.url_file {
             // The manual's default stands in `url`, so a file simply wins over it.
             let mut from_file = None;
@@ -519,7 +524,13 @@ pub(super) fn describe(config: &Config) -> String {
                 ("threads", number(config.server.threads)),
             ]),
         ),
-        ("database", table(vec![("url", text(&masked_url(config.database.url.expose_secret())))])),
+        (
+            "database",
+            table(vec![
+                ("url", text(&masked_url(config.database.url.expose_secret()))),
+                ("answer_within", text(&config.database.answer_within.to_string())),
+            ]),
+        ),
         (
             "security",
             table(vec![

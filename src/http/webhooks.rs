@@ -9,6 +9,7 @@ use super::problem::Problem;
 use super::verified::Verified;
 use crate::domain::channel::Channel;
 use crate::domain::ids::ChannelId;
+use crate::domain::time::Timestamp;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ingest::IngestError;
 use crate::providers::WebhookError;
@@ -30,10 +31,11 @@ pub async fn receive(
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
     let (provider, id) = path.into_inner();
+    let began = state.clock.now();
     let channel = channel(&state, &provider, &id).await.inspect_err(|problem| {
         // Whoever it was from: as long as no channel is found, the vendor's callbacks are not taken either.
         if *problem == Problem::Unavailable {
-            state.pipeline.was_deaf();
+            state.pipeline.was_deaf(began);
         }
     })?;
     let entry = providers::find(&provider).ok_or_else(|| Problem::NotFound("no such provider".to_owned()))?;
@@ -44,7 +46,7 @@ pub async fn receive(
         return Err(Problem::Forbidden("the signature does not fit".to_owned()));
     }
     let body = Verified::checked(body.to_vec());
-    let unheard = Unheard::new(&state.pipeline);
+    let unheard = Unheard::new(&state.pipeline, began);
     let (result, answer) = match state.pipeline.ingest(&channel, &body).await {
         Err(IngestError::Storage(error)) => {
             telemetry::webhook(entry.spec.id, "unavailable");
@@ -68,11 +70,11 @@ pub async fn receive(
 /// A callback of the vendor that is not answered, or with a refusal for the moment. The vendor sends it again, but later: until then
 /// the absence of an echo means nothing. Also when the vendor hangs up while the database takes its time, and nothing after that
 /// is run any more. Only for what is signed: others must not make us wait.
-struct Unheard<'a>(Option<&'a Pipeline>);
+struct Unheard<'a>(Option<&'a Pipeline>, Timestamp);
 
 impl<'a> Unheard<'a> {
-    fn new(pipeline: &'a Pipeline) -> Self {
-        Self(Some(pipeline))
+    fn new(pipeline: &'a Pipeline, began: Timestamp) -> Self {
+        Self(Some(pipeline), began)
     }
 
     fn answered(mut self) {
@@ -83,7 +85,7 @@ impl<'a> Unheard<'a> {
 impl Drop for Unheard<'_> {
     fn drop(&mut self) {
         if let Some(pipeline) = self.0 {
-            pipeline.was_deaf();
+            pipeline.was_deaf(self.1);
         }
     }
 }

@@ -43,8 +43,6 @@ const NEXT_LOOK: Millis = Millis::seconds(10);
 const NOT_YET: Millis = Millis(250);
 /// Most sends that are marked as begun in one step.
 const CHUNK: usize = 128;
-/// A process that gives no sign of life may come back for so many leases; until then it may hold an echo.
-const PATIENCE: i64 = 3;
 /// From this try on a person at the card is told that it is late.
 const LATE_TRY: u32 = 2;
 
@@ -601,11 +599,10 @@ impl Runs<'_> {
 
     /// The echo may have met another process that did not hear it, and comes again later.
     async fn missed_by_others(&self, rule: Millis, started: Timestamp) -> bool {
-        let patience = Millis(self.pipeline.settings.lease.0.saturating_mul(PATIENCE));
-        match self.pipeline.storage.others_hearing(&self.pipeline.worker, patience).await {
-            Ok(others) => {
-                let wait = self.pipeline.echo_wait_after(rule, started, others.deaf_until);
-                others.silent || self.now().since(started) < wait
+        match self.pipeline.heard_by_all().await {
+            Ok(heard) => {
+                let wait = self.pipeline.echo_wait_after(rule, started, heard.deaf);
+                heard.silent || self.now().since(started) < wait
             }
             Err(error) => {
                 tracing::warn!(%error, "what other processes have heard could not be looked up");

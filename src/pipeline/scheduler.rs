@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +20,7 @@ use super::governor::{NextCall, UnderWay, next_call};
 use super::lanes::{FEW, Group, Lanes};
 use super::limits::{ChannelPace, PeerPaces, Turnstile};
 use super::mailbox::{Handle, Hold, Mailbox, Message, WorkState};
+use super::news::{self, Looking};
 use super::stops::{Gate, Stops};
 use super::upkeep;
 use crate::domain::channel::{ChannelState, Ramp};
@@ -137,13 +139,18 @@ struct Scheduler {
     queues: HashMap<QueueKey, Queue>,
     alarms: BTreeSet<(Timestamp, QueueKey)>,
     stops: Stops,
+    looking: Looking,
     runs: Runs,
 }
+
+/// Queues that are read from the database at once: a rush over a thousand of them leaves connections for those who store.
+const READS_MAX: usize = 4;
 
 /// What runs at the moment.
 struct Runs {
     tasks: TaskTracker,
     mail: Handle,
+    reads: Arc<Semaphore>,
 }
 
 impl Runs {
@@ -172,7 +179,12 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
         queues: HashMap::new(),
         alarms: BTreeSet::new(),
         stops: Stops::default(),
-        runs: Runs { tasks: TaskTracker::new(), mail: pipeline.scheduler.clone() },
+        looking: Looking::default(),
+        runs: Runs {
+            tasks: TaskTracker::new(),
+            mail: pipeline.scheduler.clone(),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+        },
     };
     let mut look = tokio::time::interval(LOOK.to_duration());
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -209,14 +221,6 @@ pub(crate) fn beside(pipeline: &Pipeline, work: impl Future<Output = ()> + Send 
         let _vital = vital;
         work.await;
     })
-}
-
-/// Takes every one of these queues that can be had.
-async fn take_all(pipeline: &Pipeline, queues: Vec<QueueKey>) {
-    for queue in queues {
-        let taken = pipeline.storage.queue_take(&pipeline.worker, &queue).await;
-        pipeline.scheduler.send(Message::Taken(queue, taken));
-    }
 }
 
 /// A run of a queue. Its lanes are not named: a lane may be somebody's phone.
@@ -267,7 +271,12 @@ impl Scheduler {
                     touched.insert(key);
                 }
             }
-            Message::Taken(key, result) => self.taken(key, result, now),
+            Message::Taken(keys) => keys.into_iter().for_each(|key| self.taken(key, now)),
+            Message::Looked { more } => {
+                if let Some(orphans) = self.looking.over(more) {
+                    self.look_for_news(orphans);
+                }
+            }
             Message::Page { queue: key, page, took } => {
                 self.read_page(&key, page, took, now);
                 touched.insert(key);
@@ -376,7 +385,7 @@ impl Scheduler {
         let pipeline = Arc::clone(&self.pipeline);
         self.runs.spawn(async move {
             match pipeline.storage.queues_owned(&pipeline.worker).await {
-                Ok(queues) => take_all(&pipeline, queues).await,
+                Ok(queues) => drop(news::take_all(&pipeline, queues).await),
                 Err(error) => tracing::warn!(%error, "our own queues could not be looked up"),
             }
         });
@@ -417,7 +426,7 @@ impl Scheduler {
             let pipeline = Arc::clone(&self.pipeline);
             self.runs.spawn(async move {
                 match pipeline.storage.queues_straggling(STRAGGLING).await {
-                    Ok(queues) => take_all(&pipeline, queues).await,
+                    Ok(queues) => drop(news::take_all(&pipeline, queues).await),
                     Err(error) => tracing::warn!(%error, "stragglers could not be looked up"),
                 }
             });
@@ -427,27 +436,12 @@ impl Scheduler {
 
     fn look_for_news(&mut self, orphans: bool) {
         // Without a living lease a queue would be anybody's at once, and nothing begun in it could leave.
-        if !self.pipeline.lease.pass().holds() {
-            return;
+        if self.pipeline.lease.pass().holds() && self.looking.begin(orphans) {
+            self.runs.spawn(news::look(Arc::clone(&self.pipeline), orphans));
         }
-        let pipeline = Arc::clone(&self.pipeline);
-        self.runs.spawn(async move {
-            match pipeline.storage.queues_to_look_at(&pipeline.worker, orphans).await {
-                Ok(queues) => take_all(&pipeline, queues).await,
-                Err(error) => tracing::warn!(%error, "queues with news could not be looked up"),
-            }
-        });
     }
 
-    fn taken(&mut self, key: QueueKey, result: Result<bool, StorageError>, now: Timestamp) {
-        match result {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => {
-                tracing::warn!(%error, queue = %key, "a queue could not be taken");
-                return;
-            }
-        }
+    fn taken(&mut self, key: QueueKey, now: Timestamp) {
         self.pipeline.scheduler.set_owned(&key, true);
         let queue = self.queues.entry(key.clone()).or_insert_with(|| Queue::new(now));
         queue.owned = true;
@@ -457,8 +451,9 @@ impl Scheduler {
     }
 
     fn read(&self, key: QueueKey, now: Timestamp) {
-        let pipeline = Arc::clone(&self.pipeline);
+        let (pipeline, reads) = (Arc::clone(&self.pipeline), Arc::clone(&self.runs.reads));
         self.runs.spawn(async move {
+            let _turn = reads.acquire().await;
             let began = std::time::Instant::now();
             let page = pipeline.storage.load_jobs(&key, FEW, now).await;
             pipeline.scheduler.send(Message::Page { queue: key, page, took: began.elapsed() });
@@ -580,8 +575,9 @@ impl Scheduler {
 
     /// Reads whether the channel or portal may work.
     fn ask_state(&self, key: QueueKey) {
-        let pipeline = Arc::clone(&self.pipeline);
+        let (pipeline, reads) = (Arc::clone(&self.pipeline), Arc::clone(&self.runs.reads));
         self.runs.spawn(async move {
+            let _turn = reads.acquire().await;
             let state = match &key {
                 QueueKey::Channel(id) => match pipeline.storage.find_channel(id).await {
                     Ok(Some(channel)) => {

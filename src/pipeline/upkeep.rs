@@ -22,10 +22,14 @@ const COMPARING: Millis = Millis::hours(24);
 const REVIVING: u64 = 20;
 
 /// Lets every queue go, so that another process (or the next one) takes it at once. To be called when nothing can store
-/// jobs any more, and [`beat`] has ended.
-pub async fn hand_back(pipeline: &Pipeline) {
+/// jobs any more, and [`beat`] has ended. `deaf_from`: since when no callbacks were taken any more.
+pub async fn hand_back(pipeline: &Pipeline, deaf_from: Timestamp) {
     // A run that did not end in time must not send once somebody else has its job.
     pipeline.lease.end();
+    pipeline.was_deaf(deaf_from);
+    if let Err(error) = pipeline.tell_deafness().await {
+        tracing::warn!(%error, "others could not be told of missed callbacks");
+    }
     if let Err(error) = pipeline.storage.worker_leave(&pipeline.worker).await {
         tracing::warn!(%error, "queues could not be handed back; they are taken over when the lease ends");
     }
@@ -35,11 +39,17 @@ pub async fn hand_back(pipeline: &Pipeline) {
 /// others would take the queues over while their last runs end.
 pub async fn beat(pipeline: Arc<Pipeline>, stop: CancellationToken) {
     let length = pipeline.settings.lease;
-    let (mut first, mut deaf_told) = (true, Timestamp(0));
+    let mut last: Option<Timestamp> = None;
     loop {
         // From before it was asked for: the others count from a later moment, so they keep off for longer than we believe.
         let from = std::time::Instant::now();
-        let told = pipeline.storage.worker_beat(&pipeline.worker, first, length);
+        let at = pipeline.clock.now();
+        let told = async {
+            match last {
+                Some(_) => pipeline.storage.worker_beat(&pipeline.worker, length).await,
+                None => pipeline.begin_hearing().await,
+            }
+        };
         match tokio::time::timeout(length.to_duration(), told).await {
             Ok(Ok(())) => {
                 match pipeline.storage.server_time().await {
@@ -49,18 +59,14 @@ pub async fn beat(pipeline: Arc<Pipeline>, stop: CancellationToken) {
                 if pipeline.lease.renew(from, length) {
                     // Others may have taken our queues meanwhile; what is still ours is found again.
                     pipeline.scheduler.lost();
-                    pipeline.was_deaf();
+                    pipeline.was_deaf(last.unwrap_or(at));
                 }
-                if first {
+                if last.is_none() {
                     pipeline.scheduler.news();
                 }
-                first = false;
-                let deaf = pipeline.deaf_until();
-                if deaf != deaf_told {
-                    match pipeline.storage.worker_deaf(&pipeline.worker, deaf).await {
-                        Ok(()) => deaf_told = deaf,
-                        Err(error) => tracing::warn!(%error, "others could not be told of missed callbacks"),
-                    }
+                last = Some(at);
+                if let Err(error) = pipeline.tell_deafness().await {
+                    tracing::warn!(%error, "others could not be told of missed callbacks");
                 }
             }
             Ok(Err(error)) => tracing::warn!(%error, "the worker's sign of life was not written"),

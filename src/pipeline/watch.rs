@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
 use crate::domain::capability::{SilenceRule, UnclearRule};
+use crate::domain::hearing::Deaf;
 use crate::domain::message::Silence;
 use crate::domain::status::MessageState;
 use crate::domain::time::{Millis, Timestamp};
@@ -75,9 +76,10 @@ pub(super) async fn run(pipeline: Arc<Pipeline>, stop: CancellationToken) {
 /// Looks once; tells how many messages something was found out about.
 pub(crate) async fn look(pipeline: &Pipeline) -> Result<usize, StorageError> {
     let now = pipeline.clock.now();
+    let heard = pipeline.heard_by_all().await?;
     let mut findings = Vec::new();
     for provider in pipeline.storage.channel_providers().await? {
-        let rules = Rules::of(pipeline, provider, now);
+        let rules = Rules::of(pipeline, provider, heard.deaf, now);
         let found = pipeline.storage.watched(&rules.lookouts()).await?;
         findings.extend(found.into_iter().filter_map(|message| rules.judge(message)));
     }
@@ -96,11 +98,13 @@ struct Rules<'a> {
     silence: Option<SilenceRule>,
     horizon: Millis,
     unclear: UnclearRule,
+    /// When processes may have missed what would have broken a silence.
+    deaf: Deaf,
     now: Timestamp,
 }
 
 impl<'a> Rules<'a> {
-    fn of(pipeline: &'a Pipeline, provider: String, now: Timestamp) -> Self {
+    fn of(pipeline: &'a Pipeline, provider: String, deaf: Deaf, now: Timestamp) -> Self {
         let (own, unclear) =
             providers::find(&provider).map_or(UNKNOWN, |entry| (entry.spec.silence, entry.spec.unclear));
         let said = pipeline.settings.silence;
@@ -110,7 +114,7 @@ impl<'a> Rules<'a> {
             horizon: said.closed.unwrap_or(own.horizon),
         });
         let horizon = silence.map_or_else(|| said.closed.unwrap_or(HORIZON), |silence| silence.horizon);
-        Self { pipeline, provider, silence, horizon, unclear, now }
+        Self { pipeline, provider, silence, horizon, unclear, deaf, now }
     }
 
     fn ago(&self, wait: Millis) -> Timestamp {
@@ -119,7 +123,8 @@ impl<'a> Rules<'a> {
 
     /// Until when after an unclear send its own run decides.
     fn undecided(&self, since: Timestamp) -> Millis {
-        Millis(self.unclear.give_up.0.max(self.pipeline.echo_wait(self.unclear.wait, since).0) + GRACE.0)
+        let wait = self.pipeline.echo_wait_after(self.unclear.wait, since, self.deaf);
+        Millis(self.unclear.give_up.0.max(wait.0) + GRACE.0)
     }
 
     fn lookouts(&self) -> Vec<Lookout> {
@@ -134,8 +139,7 @@ impl<'a> Rules<'a> {
             steps.extend([(MessageState::Accepted, silence.accepted), (MessageState::Sent, silence.sent)]);
         }
         for (state, wait) in steps {
-            // While we were away nobody could hear, so a silence counts only if we were there all the time.
-            if self.pipeline.hearing_since() <= self.ago(wait) {
+            if self.deaf.lets_count(wait, self.now, self.pipeline.next_try()) {
                 lookouts.push(lookout(state, None, self.ago(wait)));
             }
             lookouts.push(lookout(state, Some(Silence::Told), self.ago(self.horizon)));

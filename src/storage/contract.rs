@@ -8,6 +8,7 @@ mod backends;
 mod chat_phones;
 mod chats;
 mod guards;
+mod history;
 mod mirrors;
 mod model;
 mod pages;
@@ -101,10 +102,10 @@ impl World {
 
     /// Makes a worker own a queue.
     pub(super) async fn own(&self, worker: &WorkerId, queue: &QueueKey) {
-        self.storage.worker_beat(worker, false, Millis::minutes(1)).await.unwrap();
+        self.storage.worker_beat(worker, Millis::minutes(1)).await.unwrap();
         let nothing = Job::new(JobKind::Send, "", queue.clone(), String::new(), String::new(), self.clock.now());
         self.storage.tell_queues(&[nothing]).await.unwrap();
-        assert!(self.storage.queue_take(worker, queue).await.unwrap());
+        assert!(!self.storage.queues_take(worker, std::slice::from_ref(queue)).await.unwrap().is_empty());
     }
 
     /// Columns that stand in indexes in place of others say what those say.

@@ -15,9 +15,10 @@ use rusqlite::types::Value;
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Arguments, ConnectOptions, Connection as _, Executor, PgPool, Postgres, Row as _, SqlSafeStr, Transaction};
+use sqlx::{Arguments, ConnectOptions, Connection as _, Executor as _, PgPool, Row as _, SqlSafeStr};
 
 use super::StorageError;
+use super::postgres::{self, Loan, Patience};
 use super::sqlite::{self, LocalRow, Readers, SqliteTx, Writer};
 use super::{planner, sql};
 
@@ -33,7 +34,7 @@ const POSTGRES_SETTINGS: &str =
     "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
 /// Most connections to PostgreSQL: four writers, and what is read meanwhile.
 const CONNECTIONS: u32 = 10;
-/// Longest wait for a connection.
+/// Longest wait for a connection, and for an answer of PostgreSQL unless something else was configured.
 pub(super) const ACQUIRE: Duration = Duration::from_secs(5);
 
 /// A database.
@@ -55,7 +56,7 @@ pub(super) enum Tx {
     /// On SQLite.
     Sqlite(SqliteTx),
     /// On PostgreSQL.
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(Loan),
 }
 
 /// A value bound to a statement.
@@ -183,8 +184,16 @@ impl Db {
     /// [`StorageError::Config`] for an address that is none, [`StorageError::Unavailable`] when the database does not
     /// answer.
     pub async fn open(url: &str) -> Result<Self, StorageError> {
+        Self::open_within(url, ACQUIRE).await
+    }
+
+    /// The same; every answer of PostgreSQL is waited for up to `limit`.
+    ///
+    /// # Errors
+    /// As [`Db::open`].
+    pub async fn open_within(url: &str, limit: Duration) -> Result<Self, StorageError> {
         match address(url)? {
-            Address::Postgres(options) => Self::open_postgres(*options).await,
+            Address::Postgres(options) => Self::open_postgres(*options, limit).await,
             Address::Sqlite(file) => {
                 sqlite::make_folder_of(&file)
                     .map_err(|e| StorageError::Config(format!("cannot make the folder of the database: {e}")))?;
@@ -200,7 +209,7 @@ impl Db {
     /// As [`Db::open`]; [`StorageError::Schema`] when there is no file, or its schema is not the one of this program.
     pub async fn open_beside(url: &str, read_only: bool) -> Result<Self, StorageError> {
         let db = match address(url)? {
-            Address::Postgres(options) => Self::open_postgres(*options).await?,
+            Address::Postgres(options) => Self::open_postgres(*options, ACQUIRE).await?,
             Address::Sqlite(file) => {
                 if !file.exists() {
                     let what = format!("{} does not exist yet; run `mostik migrate`", file.display());
@@ -238,15 +247,8 @@ impl Db {
         })
     }
 
-    async fn open_postgres(options: PgConnectOptions) -> Result<Self, StorageError> {
-        let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE).after_connect(
-            |connection, _| {
-                Box::pin(async move {
-                    connection.execute(POSTGRES_SETTINGS).await?;
-                    Ok(())
-                })
-            },
-        );
+    async fn open_postgres(options: PgConnectOptions, limit: Duration) -> Result<Self, StorageError> {
+        let pool = postgres::limited(PgPoolOptions::new().max_connections(CONNECTIONS), limit, POSTGRES_SETTINGS);
         Ok(Self::Postgres(pool.connect_with(options).await?))
     }
 
@@ -300,7 +302,11 @@ impl Db {
                 result
             }
             Self::Postgres(pool) => {
-                let result = migrator.run(pool).await;
+                // A large table takes its time, so the limits do not hold for this connection.
+                let mut connection = pool.acquire().await?.detach();
+                connection.execute("SET statement_timeout = 0").await?;
+                let result = migrator.run(&mut connection).await;
+                connection.close().await?;
                 if result.is_ok()
                     && let Err(error) = planner::leave_room(pool).await
                 {
@@ -335,18 +341,23 @@ impl Db {
 
     /// Begins a transaction.
     pub(super) async fn begin(&self) -> Result<Tx, StorageError> {
-        self.begin_on(false).await
+        self.begin_on(false, Patience::Usual).await
+    }
+
+    /// Begins a transaction whose statements may take as long as a large table takes.
+    pub(super) async fn begin_patiently(&self) -> Result<Tx, StorageError> {
+        self.begin_on(false, Patience::Long).await
     }
 
     /// Begins a transaction on a thread that may block.
     pub(super) async fn begin_on_own_thread(&self) -> Result<Tx, StorageError> {
-        self.begin_on(true).await
+        self.begin_on(true, Patience::Usual).await
     }
 
-    async fn begin_on(&self, own_thread: bool) -> Result<Tx, StorageError> {
+    async fn begin_on(&self, own_thread: bool, patience: Patience) -> Result<Tx, StorageError> {
         Ok(match self {
             Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin(own_thread).await?),
-            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Postgres(pool) => Tx::Postgres(Loan::begin(pool, patience).await?),
         })
     }
 
@@ -357,7 +368,7 @@ impl Db {
                 readers.rows(numbered(sql), args).await?.into_iter().map(Row::Local).collect()
             }
             Self::Postgres(pool) => {
-                let rows = pool.fetch_all(sqlx::query_with(sql, postgres_args(args)?)).await?;
+                let rows = Loan::take(pool).await?.rows(sqlx::query_with(sql, postgres_args(args)?)).await?;
                 rows.into_iter().map(Row::Postgres).collect()
             }
         })
@@ -376,7 +387,8 @@ impl Db {
             match self {
                 Self::Sqlite { .. } => found.extend(self.rows(sql, chunk.into_iter().flatten().collect()).await?),
                 Self::Postgres(pool) => {
-                    let rows = pool.fetch_all(sqlx::query_with(sql, postgres_columns(batch, chunk)?)).await?;
+                    let question = sqlx::query_with(sql, postgres_columns(batch, chunk)?);
+                    let rows = Loan::take(pool).await?.rows(question).await?;
                     found.extend(rows.into_iter().map(Row::Postgres));
                 }
             }
@@ -405,7 +417,7 @@ impl Tx {
     pub(super) async fn exec(&mut self, sql: &'static str, args: Vec<Arg>) -> Result<u64, StorageError> {
         Ok(match self {
             Self::Sqlite(tx) => tx.exec(numbered(sql), args).await?,
-            Self::Postgres(tx) => tx.execute(sqlx::query_with(sql, postgres_args(args)?)).await?.rows_affected(),
+            Self::Postgres(tx) => tx.exec(sqlx::query_with(sql, postgres_args(args)?)).await?,
         })
     }
 
@@ -413,12 +425,10 @@ impl Tx {
     pub(super) async fn rows(&mut self, sql: &'static str, args: Vec<Arg>) -> Result<Vec<Row>, StorageError> {
         Ok(match self {
             Self::Sqlite(tx) => tx.rows(numbered(sql), args).await?.into_iter().map(Row::Local).collect(),
-            Self::Postgres(tx) => tx
-                .fetch_all(sqlx::query_with(sql, postgres_args(args)?))
-                .await?
-                .into_iter()
-                .map(Row::Postgres)
-                .collect(),
+            Self::Postgres(tx) => {
+                let rows = tx.rows(sqlx::query_with(sql, postgres_args(args)?)).await?;
+                rows.into_iter().map(Row::Postgres).collect()
+            }
         })
     }
 
@@ -434,9 +444,7 @@ impl Tx {
             let sql = expanded(batch, chunk.len(), self.dialect());
             changed += match self {
                 Self::Sqlite(tx) => tx.exec(sql, chunk.into_iter().flatten().collect()).await?,
-                Self::Postgres(tx) => {
-                    tx.execute(sqlx::query_with(sql, postgres_columns(batch, chunk)?)).await?.rows_affected()
-                }
+                Self::Postgres(tx) => tx.exec(sqlx::query_with(sql, postgres_columns(batch, chunk)?)).await?,
             };
         }
         Ok(changed)
@@ -453,7 +461,7 @@ impl Tx {
                     found.extend(rows.into_iter().map(Row::Local));
                 }
                 Self::Postgres(tx) => {
-                    let rows = tx.fetch_all(sqlx::query_with(sql, postgres_columns(batch, chunk)?)).await?;
+                    let rows = tx.rows(sqlx::query_with(sql, postgres_columns(batch, chunk)?)).await?;
                     found.extend(rows.into_iter().map(Row::Postgres));
                 }
             }
@@ -473,7 +481,7 @@ impl Tx {
     pub(super) async fn commit(self) -> Result<(), StorageError> {
         match self {
             Self::Sqlite(tx) => tx.commit().await,
-            Self::Postgres(tx) => Ok(tx.commit().await?),
+            Self::Postgres(tx) => tx.commit().await,
         }
     }
 
@@ -657,6 +665,7 @@ fn migrations() -> Migrator {
         (11, "dialog_tags", include_str!("../../migrations/0011_dialog_tags.sql")),
         (12, "pages", include_str!("../../migrations/0012_pages.sql")),
         (13, "hearing", include_str!("../../migrations/0013_hearing.sql")),
+        (14, "engine", include_str!("../../migrations/0014_engine.sql")),
         (18, "quiet_rows", include_str!("../../migrations/0018_quiet_rows.sql")),
     ];
     let list = FILES.iter().map(|(version, name, text)| {

@@ -452,7 +452,7 @@ pub(super) fn read(row: &Row) -> Result<MessageHistory, StorageError> {
 }
 
 /// Sorts behind every id of a message, in every language's order.
-const BEHIND_ALL: &str = "n";
+pub(super) const BEHIND_ALL: &str = "n";
 
 /// Which messages to list; what is `None` does not narrow.
 #[derive(Clone, Debug, Default)]

@@ -84,7 +84,7 @@ impl Storage {
             }
             self.settle(settlements).await?;
         }
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.begin_patiently().await?;
         tx.exec(sql::COMMENTS_IN_DOUBT, vec![]).await?;
         for note in [BACKUP, MOVED] {
             tx.exec(sql::NOTE_DROP, args![note]).await?;

@@ -47,7 +47,9 @@ impl Storage {
         let names = rows.iter().map(|row| row.text("name")).collect::<Result<Vec<_>, _>>()?;
         let mut looked_at = Vec::new();
         for (table, look) in TABLES.iter().filter(|(table, _)| names.iter().any(|name| name == table)) {
-            self.db.write(look, args![]).await?;
+            let mut tx = self.db.begin_patiently().await?;
+            tx.exec(look, args![]).await?;
+            tx.commit().await?;
             looked_at.push(*table);
         }
         Ok(looked_at)

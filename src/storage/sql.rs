@@ -96,28 +96,41 @@ macro_rules! command_is_over {
 // Below the macros, which they use.
 mod chats;
 mod deeds;
+mod history;
 mod mirrors;
 mod pages;
 mod portals;
 mod retention;
 pub(super) mod transfer;
 mod troubles;
+mod workers;
 
-pub(super) use self::{chats::*, deeds::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*};
+pub(super) use self::{
+    chats::*, deeds::*, history::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*, workers::*,
+};
 
 /// Every single statement of every theme by name.
 #[cfg(test)]
 pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
-    [STATEMENTS, chats::STATEMENTS, mirrors::STATEMENTS, pages::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        STATEMENTS,
+        chats::STATEMENTS,
+        history::STATEMENTS,
+        mirrors::STATEMENTS,
+        pages::STATEMENTS,
+        portals::STATEMENTS,
+        retention::STATEMENTS,
+        workers::STATEMENTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// Every many-row statement of every theme by name.
 #[cfg(test)]
 pub(super) fn batches() -> impl Iterator<Item = (&'static str, Batch)> {
-    [BATCHES, chats::BATCHES, deeds::BATCHES, mirrors::BATCHES, retention::BATCHES, troubles::BATCHES]
+    [BATCHES, chats::BATCHES, deeds::BATCHES, mirrors::BATCHES, retention::BATCHES, troubles::BATCHES, workers::BATCHES]
         .into_iter()
         .flatten()
         .copied()
@@ -176,15 +189,6 @@ statements! {
     SERVER_TIME = "SELECT CAST(CURRENT_TIMESTAMP AS TEXT) AS now";
 
     // --- workers and queues -------------------------------------------------------------------------------------
-    /// A worker is alive until `$3`.
-    WORKER_BEAT = "INSERT INTO workers (id, started_ms, lease_until_ms) VALUES ($1, $2, $3)
-        ON CONFLICT (id) DO UPDATE SET lease_until_ms = excluded.lease_until_ms";
-    /// Until when a worker may have left callbacks unheard.
-    WORKER_DEAF = "UPDATE workers SET deaf_ms = $2 WHERE id = $1";
-    /// What the other workers may have left unheard, and until when they were last known to live.
-    WORKERS_HEARING = "SELECT deaf_ms, lease_until_ms FROM workers WHERE id <> $1";
-    /// A worker left.
-    WORKER_LEAVE = "DELETE FROM workers WHERE id = $1";
     /// Workers other than `$1`; on SQLite they are gone for sure, because only one process may run.
     WORKER_OTHERS_LEAVE = "DELETE FROM workers WHERE id <> $1";
     /// Workers that have been silent for long.
@@ -202,10 +206,6 @@ statements! {
     /// Queues of one owner, whether or not there is news.
     QUEUES_OWNED = "SELECT key FROM queues WHERE owner = $1";
     /// Takes one queue if it is free or its owner is gone; the outer test is repeated on purpose, because the row may
-    /// have changed hands since it was seen.
-    QUEUE_TAKE = "UPDATE queues SET owner = $2, next_due_ms = NULL WHERE key = $1
-        AND (owner IS NULL OR owner = $2
-             OR NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = queues.owner AND w.lease_until_ms >= $3))";
     /// Lets one queue go.
     QUEUE_RELEASE = "UPDATE queues SET owner = NULL, next_due_ms = COALESCE(next_due_ms, $3)
         WHERE key = $1 AND owner = $2";

@@ -428,7 +428,7 @@ mod tests {
         let Db::Sqlite { readers, .. } = &source.db else { panic!("not SQLite") };
         let file = readers.file().to_path_buf();
         let worker = crate::domain::ids::WorkerId::new("1");
-        source.storage.worker_beat(&worker, false, crate::domain::time::Millis::seconds(10)).await.unwrap();
+        source.storage.worker_beat(&worker, crate::domain::time::Millis::seconds(10)).await.unwrap();
         let at = |ms: i64| take_source(&file, Timestamp(ms)).map(|_| ()).map_err(|error| error.to_string());
         assert!(at(1_005_000).unwrap_err().contains("wait 6 s"));
         at(1_010_001).unwrap();

@@ -1,11 +1,13 @@
 //! Who runs what: workers prove that they live, and own queues as a whole.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::db::{Db, Tx, args};
+use super::db::{Db, Row, Tx, args};
 use super::{Storage, StorageError, sql};
+use crate::domain::hearing::{self, Deaf, Presence};
 use crate::domain::ids::WorkerId;
 use crate::domain::job::{Job, QueueKey};
 use crate::domain::time::{Millis, Timestamp};
@@ -14,11 +16,23 @@ use crate::domain::time::{Millis, Timestamp};
 #[derive(Default)]
 pub(super) struct ServerClock(Mutex<Option<(Timestamp, Instant)>>);
 
+/// Most queues with news that one look brings; stands in the statement too.
+const LOOK_MAX: usize = 256;
+
+/// What a look for queues has found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct QueuesFound {
+    /// The queues, in their order.
+    pub queues: Vec<QueueKey>,
+    /// There may be more of them.
+    pub full: bool,
+}
+
 /// How well workers have heard the callbacks of providers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hearing {
-    /// Until when one of them may have left some unheard; the beginning of time if none did.
-    pub deaf_until: Timestamp,
+    /// When some of them may have left some unheard.
+    pub deaf: Vec<Deaf>,
     /// One of them gives no sign of life and may still come back.
     pub silent: bool,
 }
@@ -56,29 +70,52 @@ impl Storage {
         }
     }
 
-    /// The worker lives until `now + lease`. On SQLite, where only one process may run, whoever was here before is
-    /// gone and leaves its queues at once.
+    /// A worker begins, with its first sign of life. On SQLite, where only one process may run, whoever was here before is
+    /// gone and leaves its queues at once. Gives what may have been missed until now; the worker goes on telling it,
+    /// so that those who left can be forgotten. One that neither left nor was silent for longer than `patience` may have
+    /// fallen at any moment since it was seen; `least` as in [`Deaf::made_up`].
+    ///
+    /// # Errors
+    /// [`StorageError`]; may be repeated.
+    pub async fn worker_begin(
+        &self,
+        worker: &WorkerId,
+        lease: Millis,
+        patience: Millis,
+        least: Millis,
+    ) -> Result<Deaf, StorageError> {
+        let rows = self.db.rows(sql::WORKERS_HEARING, args![worker.as_str()]).await?;
+        let others = rows.iter().map(presence).collect::<Result<Vec<_>, _>>()?;
+        let deaf = hearing::before_start(&others, self.clock.now(), patience, least);
+        self.worker_beat(worker, lease).await?;
+        self.worker_deaf(worker, deaf).await?;
+        if matches!(self.db, Db::Sqlite { .. }) {
+            self.db.write(sql::WORKER_OTHERS_LEAVE, args![worker.as_str()]).await?;
+        }
+        let long_ago = self.lease_time(false).await?.plus(Millis(-Millis::hours(1).0));
+        self.db.write(sql::WORKER_FORGET, args![long_ago.0]).await?;
+        Ok(deaf)
+    }
+
+    /// The worker lives until `now + lease`.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub async fn worker_beat(&self, worker: &WorkerId, first: bool, lease: Millis) -> Result<(), StorageError> {
+    pub async fn worker_beat(&self, worker: &WorkerId, lease: Millis) -> Result<(), StorageError> {
         let now = self.lease_time(true).await?;
-        if first && matches!(self.db, Db::Sqlite { .. }) {
-            self.db.write(sql::WORKER_OTHERS_LEAVE, args![worker.as_str()]).await?;
-        }
-        self.db.write(sql::WORKER_BEAT, args![worker.as_str(), now.0, now.plus(lease).0]).await?;
-        if first {
-            self.db.write(sql::WORKER_FORGET, args![now.plus(Millis(-Millis::hours(1).0)).0]).await?;
-        }
+        // One that comes late, because nobody waited for its answer any more, must not undo a later one.
+        let number = self.beats.fetch_add(1, Ordering::Relaxed) + 1;
+        let args = args![worker.as_str(), now.0, now.plus(lease).0, number, self.clock.now().0];
+        self.db.write(sql::WORKER_BEAT, args).await?;
         Ok(())
     }
 
-    /// Callbacks of providers that met this worker until `at` may not have been taken.
+    /// Callbacks of providers that met this worker then may not have been taken.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub async fn worker_deaf(&self, worker: &WorkerId, at: Timestamp) -> Result<(), StorageError> {
-        self.db.write(sql::WORKER_DEAF, args![worker.as_str(), at.0]).await?;
+    pub async fn worker_deaf(&self, worker: &WorkerId, deaf: Deaf) -> Result<(), StorageError> {
+        self.db.write(sql::WORKER_DEAF, args![worker.as_str(), deaf.from.0, deaf.until.0]).await?;
         Ok(())
     }
 
@@ -88,27 +125,29 @@ impl Storage {
     /// # Errors
     /// [`StorageError`].
     pub async fn others_hearing(&self, worker: &WorkerId, patience: Millis) -> Result<Hearing, StorageError> {
-        let mut hearing = Hearing { deaf_until: Timestamp(0), silent: false };
+        let mut hearing = Hearing { deaf: Vec::new(), silent: false };
         // On SQLite there are no others.
         if matches!(self.db, Db::Sqlite { .. }) {
             return Ok(hearing);
         }
         let now = self.lease_time(false).await?;
         for row in self.db.rows(sql::WORKERS_HEARING, args![worker.as_str()]).await? {
-            let until = Timestamp(row.int("lease_until_ms")?);
-            hearing.deaf_until = hearing.deaf_until.max(Timestamp(row.int("deaf_ms")?));
-            hearing.silent |= until < now && now <= until.plus(patience);
+            let (until, other) = (Timestamp(row.int("lease_until_ms")?), presence(&row)?);
+            hearing.deaf.extend(Some(other.deaf).filter(|deaf| *deaf != Deaf::NEVER));
+            hearing.silent |= !other.left && until < now && now <= until.plus(patience);
         }
         Ok(hearing)
     }
 
-    /// The worker leaves and lets everything go.
+    /// The worker leaves and lets everything go. What it told stays.
     ///
     /// # Errors
     /// [`StorageError`]; its lease will run out by itself.
     pub async fn worker_leave(&self, worker: &WorkerId) -> Result<(), StorageError> {
         self.db.write(sql::QUEUES_RELEASE, args![worker.as_str(), self.clock.now().0]).await?;
-        self.db.write(sql::WORKER_LEAVE, args![worker.as_str()]).await?;
+        // Its lease is over at once, and everybody sees it.
+        let over = self.lease_time(false).await?.plus(Millis(-1));
+        self.db.write(sql::WORKER_LEAVE, args![worker.as_str(), over.0, self.clock.now().0]).await?;
         Ok(())
     }
 
@@ -116,9 +155,10 @@ impl Storage {
     ///
     /// # Errors
     /// [`StorageError`].
-    pub async fn queues_to_look_at(&self, worker: &WorkerId, orphans: bool) -> Result<Vec<QueueKey>, StorageError> {
+    pub async fn queues_to_look_at(&self, worker: &WorkerId, orphans: bool) -> Result<QueuesFound, StorageError> {
         let (due, alive) = (self.clock.now(), self.lease_time(false).await?);
         let mut keys = self.db.rows(sql::QUEUES_WITH_NEWS, args![worker.as_str(), due.0, alive.0]).await?;
+        let full = keys.len() >= LOOK_MAX;
         if orphans {
             keys.extend(self.db.rows(sql::QUEUES_ORPHANED, args![worker.as_str(), alive.0]).await?);
         }
@@ -128,7 +168,7 @@ impl Storage {
         }
         queues.sort_unstable();
         queues.dedup();
-        Ok(queues)
+        Ok(QueuesFound { queues, full })
     }
 
     /// Queues that are this worker's as far as the store knows: after a gap in its signs of life those that nobody else
@@ -152,13 +192,21 @@ impl Storage {
         Ok(keys.iter().filter_map(|key| QueueKey::parse(key)).collect())
     }
 
-    /// Takes a queue if it is free, its owner is gone, or it is ours already.
+    /// Takes those of the queues, in one commit, that are free, whose owner is gone, or that are ours already; gives them.
     ///
     /// # Errors
-    /// [`StorageError`]; it was not taken.
-    pub async fn queue_take(&self, worker: &WorkerId, queue: &QueueKey) -> Result<bool, StorageError> {
-        let args = args![queue.to_string(), worker.as_str(), self.lease_time(false).await?.0];
-        Ok(self.db.write(sql::QUEUE_TAKE, args).await? == 1)
+    /// [`StorageError`]; none was taken.
+    pub async fn queues_take(&self, worker: &WorkerId, queues: &[QueueKey]) -> Result<Vec<QueueKey>, StorageError> {
+        let alive = self.lease_time(false).await?;
+        // In one order, so that two processes do not wait for each other.
+        let mut keys: Vec<String> = queues.iter().map(ToString::to_string).collect();
+        keys.sort_unstable();
+        let rows = keys.into_iter().map(|key| args![key, worker.as_str(), alive.0]).collect();
+        let mut tx = self.db.begin().await?;
+        let taken = tx.batch_rows(sql::QUEUES_TAKE, rows).await?;
+        tx.commit().await?;
+        let keys = taken.iter().map(|row| row.text("key")).collect::<Result<Vec<_>, _>>()?;
+        Ok(keys.iter().filter_map(|key| QueueKey::parse(key)).collect())
     }
 
     /// Lets a queue go; `next` is when its next job becomes due.
@@ -185,6 +233,15 @@ impl Storage {
         tell(&mut tx, jobs.iter()).await?;
         tx.commit().await
     }
+}
+
+fn presence(row: &Row) -> Result<Presence, StorageError> {
+    let left = row.maybe_int("left_ms")?;
+    Ok(Presence {
+        seen: Timestamp(left.unwrap_or(row.int("seen_ms")?)),
+        left: left.is_some(),
+        deaf: Deaf { from: Timestamp(row.int("deaf_from_ms")?), until: Timestamp(row.int("deaf_ms")?) },
+    })
 }
 
 pub(super) async fn tell(tx: &mut Tx, jobs: impl Iterator<Item = &Job>) -> Result<(), StorageError> {

@@ -16,6 +16,8 @@ pub(crate) enum Flow {
     Open,
     /// It stays where it is, in both directions, until the wire is open again. Connections stand.
     Stalled,
+    /// It is lost, and a connection that had something to pass never passes anything again. Connections stand.
+    Lost,
     /// Every connection is closed, and so is every new one.
     Cut,
 }
@@ -132,6 +134,11 @@ async fn copy(
     loop {
         let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
         until(&mut flow, |flow| flow != Flow::Stalled).await;
+        if *flow.borrow() == Flow::Lost {
+            // The other direction may have nothing to lose yet; it is dropped with this one when an end hangs up.
+            while matches!(from.read(&mut buffer).await, Ok(1..)) {}
+            return;
+        }
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
         }

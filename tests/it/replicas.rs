@@ -53,6 +53,13 @@ async fn a_process_cut_off_from_the_database_loses_and_repeats_nothing() {
     ordeal(&mut arena, &[Trouble::Stall, Trouble::Cut], LOAD).await;
 }
 
+/// What is written to a database that does not answer is given up long before it arrives there, and arrives all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_up_and_is_carried_out_later_is_neither_lost_nor_done_twice() {
+    let mut arena = three(Wish { answer_within: "200ms", ..wish() }).await;
+    ordeal(&mut arena, &[Trouble::Stall], LOAD).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn all_are_restarted_in_turn_under_load() {
     let mut arena = three(wish()).await;

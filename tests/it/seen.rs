@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::arena::port_of;
 use crate::bad_input::robot_call;
-use crate::world::{Wish, World};
+use crate::proxy::{Flow, Proxy};
+use crate::world::{Wish, World, postgres_server};
 
 const PHONE: &str = "79161234567";
 
@@ -170,10 +172,24 @@ impl Server {
         let tool = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/postgres");
         run(Command::new(tool).arg(action).arg(&self.0).arg(port))
     }
+
+    /// Sends a signal to each of its processes.
+    fn signal(&self, name: &str) {
+        let known = std::fs::read_to_string(self.0.join("cluster/postmaster.pid")).unwrap();
+        let main = known.lines().next().unwrap().to_owned();
+        let own = run(Command::new("ps").args(["-o", "pid=", "--ppid", &main]));
+        let all = std::iter::once(main.as_str()).chain(own.split_whitespace());
+        // One may have ended meanwhile.
+        let _ = Command::new("kill").arg(format!("-{name}")).args(all).status().unwrap();
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if self.0.join("cluster/postmaster.pid").exists() {
+            // A test that failed may have left it standing.
+            self.signal("CONT");
+        }
         self.tool("stop", "");
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -188,6 +204,28 @@ async fn while_postgres_is_down_nothing_is_acknowledged_and_afterwards_it_works_
     let world = World::with(Wish { database: Some(url), ..Wish::default() }).await;
     let (down, up) = (|| server.tool("stop", ""), || server.tool("start", &port));
     outage(&world, || drop(down()), || drop(up())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_postgres_never_answers_nothing_is_acknowledged_and_afterwards_it_works_again() {
+    let server = Server(std::env::temp_dir().join(format!("mostik-silent-{}", std::process::id())));
+    let url = tokio::task::block_in_place(|| server.tool("start", ""));
+    let config = "[delivery]\nlease = \"2s\"\n".to_owned();
+    let world = World::with(Wish { database: Some(url), config, answer_within: "500ms", ..Wish::default() }).await;
+    let silent = Box::pin(outage(&world, || server.signal("STOP"), || server.signal("CONT")));
+    // Without a limit of its own a call would wait for as long as the server stands.
+    tokio::time::timeout(Duration::from_secs(150), silent).await.expect("something waits for ever");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_behind_a_wire_that_swallows_everything_is_found_again_on_new_connections() {
+    let wire = Proxy::to(&[port_of(&postgres_server())]);
+    let config = "[delivery]\nlease = \"2s\"\n".to_owned();
+    let wish =
+        Wish { postgres: true, database_port: Some(wire.port), config, answer_within: "500ms", ..Wish::default() };
+    let world = World::with(wish).await;
+    let silent = Box::pin(outage(&world, || wire.set(Flow::Lost), || wire.set(Flow::Open)));
+    tokio::time::timeout(Duration::from_secs(150), silent).await.expect("something waits for ever");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,6 +55,8 @@ pub(crate) struct Wish {
     pub(crate) database_port: Option<u16>,
     /// Address of another PostgreSQL server than the one of all tests.
     pub(crate) server: Option<String>,
+    /// How long the service waits for an answer of PostgreSQL.
+    pub(crate) answer_within: &'static str,
 }
 
 impl Default for Wish {
@@ -85,6 +87,7 @@ impl Default for Wish {
             graph: None,
             database_port: None,
             server: None,
+            answer_within: "5s",
         }
     }
 }
@@ -249,6 +252,7 @@ bind = "127.0.0.1:{port}"
 public_url = "{base}"
 [database]
 url = "{database}"
+answer_within = "{answer_within}"
 [security]
 master_key = "{MASTER_KEY}"
 admin_token = "{ADMIN_TOKEN}"
@@ -278,6 +282,7 @@ spans = {spans}
             level = wish.log,
             spans = wish.spans,
             more = wish.config,
+            answer_within = wish.answer_within,
         );
         std::fs::write(&config, text).unwrap();
         let log = folder.path().join("service.log");

@@ -160,16 +160,20 @@ pub(super) async fn get(_: Admin, state: Data<State>, message: Path<String>) -> 
 }
 
 /// List messages of both directions, newest first.
+///
+/// By channel or state alone, a page looks through 10,000 messages at most: it may be short or empty and still have a `next`.
 #[utoipa::path(get, path = "/api/v1/messages", tag = "messages", operation_id = "list_messages", params(HistoryQuery),
     responses((status = 200, description = "A page of messages", body = Page<MessageView>)))]
 pub(super) async fn list(_: Admin, state: Data<State>, query: Query<HistoryQuery>) -> Result<impl Responder, Problem> {
     let limit = limit_of(query.limit)?;
     let mut filter = filter_of(&query, state.pipeline.country())?;
     filter.limit = limit + 1;
-    let found = state.storage.list_messages(&filter).await?;
-    let channels = channels_of(&state, &found).await?;
+    let walked = state.storage.walk_messages(&filter).await?;
+    let channels = channels_of(&state, &walked.found).await?;
     let cursor = |history: &MessageHistory| history.record.id.to_string();
-    Ok(Json(Page::of(found, limit, cursor, |history| view(&history, &channels))))
+    let mut page = Page::of(walked.found, limit, cursor, |history| view(&history, &channels));
+    page.next = page.next.or(walked.rest.map(|rest| rest.to_string()));
+    Ok(Json(page))
 }
 
 /// The request's key with what stands for its content; `None` when none was given.

@@ -165,7 +165,7 @@ impl Api {
     async fn right(&self, channel: &str) -> Right {
         let worker = &self.state.pipeline.worker;
         let queue = QueueKey::parse(&format!("out:{channel}")).unwrap();
-        assert!(self.state.storage.queue_take(worker, &queue).await.unwrap());
+        assert!(!self.state.storage.queues_take(worker, std::slice::from_ref(&queue)).await.unwrap().is_empty());
         Right::Owner(worker.clone(), JobState::Ready)
     }
 

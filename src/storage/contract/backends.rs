@@ -10,6 +10,8 @@ on_both! {
     a_queue_has_one_owner
     a_silent_worker_loses_its_queues
     workers_tell_what_they_may_not_have_heard
+    who_begins_takes_over_what_was_missed_before
+    a_sign_of_life_that_comes_late_undoes_no_later_one
     registrations_are_remembered
     a_cleaned_portal_leaves_nothing_of_its_people
 }
@@ -19,11 +21,13 @@ mod promises {
     use super::super::things::{furnished, installation, pair};
     use crate::crm::TokenStore;
     use crate::domain::channel::{ChannelState, Ramp};
+    use crate::domain::hearing::Deaf;
     use crate::domain::ids::WorkerId;
     use crate::domain::job::{Job, JobKind, QueueKey};
     use crate::domain::portal::{CrmKind, PortalState};
     use crate::domain::time::{Millis, Timestamp};
-    use crate::storage::db::Db;
+    use crate::storage::db::{Db, args};
+    use crate::storage::sql;
     use crate::storage::workers::Hearing;
 
     pub(super) async fn a_portal_is_installed_once_and_kept_up_to_date(world: &World) {
@@ -120,50 +124,53 @@ mod promises {
         let storage = &world.storage;
         let (one, two) = (WorkerId::new("1"), WorkerId::new("2"));
         let lease = Millis::seconds(10);
-        storage.worker_beat(&one, false, lease).await.unwrap();
-        storage.worker_beat(&two, false, lease).await.unwrap();
+        storage.worker_beat(&one, lease).await.unwrap();
+        storage.worker_beat(&two, lease).await.unwrap();
         storage.tell_queues(&[job(&portal)]).await.unwrap();
         let queue = QueueKey::Crm(portal.clone());
-        assert_eq!(storage.queues_to_look_at(&one, false).await.unwrap(), *std::slice::from_ref(&queue));
-        assert!(storage.queue_take(&one, &queue).await.unwrap());
-        assert!(storage.queue_take(&one, &queue).await.unwrap(), "taking what is ours changes nothing");
-        assert!(!storage.queue_take(&two, &queue).await.unwrap());
-        assert!(storage.queues_to_look_at(&two, true).await.unwrap().is_empty());
+        assert_eq!(storage.queues_to_look_at(&one, false).await.unwrap().queues, *std::slice::from_ref(&queue));
+        assert!(!storage.queues_take(&one, std::slice::from_ref(&queue)).await.unwrap().is_empty());
+        assert!(
+            !storage.queues_take(&one, std::slice::from_ref(&queue)).await.unwrap().is_empty(),
+            "taking what is ours changes nothing"
+        );
+        assert!(storage.queues_take(&two, std::slice::from_ref(&queue)).await.unwrap().is_empty());
+        assert!(storage.queues_to_look_at(&two, true).await.unwrap().queues.is_empty());
         storage.tell_queues(&[job(&portal)]).await.unwrap();
         assert_eq!(
-            storage.queues_to_look_at(&one, false).await.unwrap(),
+            storage.queues_to_look_at(&one, false).await.unwrap().queues,
             *std::slice::from_ref(&queue),
             "news for the owner"
         );
-        assert!(storage.queues_to_look_at(&two, true).await.unwrap().is_empty());
-        storage.queue_take(&one, &queue).await.unwrap();
+        assert!(storage.queues_to_look_at(&two, true).await.unwrap().queues.is_empty());
+        storage.queues_take(&one, std::slice::from_ref(&queue)).await.unwrap();
         storage.queue_release(&one, &queue, Some(Timestamp(1_000_500))).await.unwrap();
-        assert!(storage.queues_to_look_at(&two, false).await.unwrap().is_empty());
+        assert!(storage.queues_to_look_at(&two, false).await.unwrap().queues.is_empty());
         world.clock.set(1_000_600);
-        assert_eq!(storage.queues_to_look_at(&two, false).await.unwrap(), *std::slice::from_ref(&queue));
-        assert!(storage.queue_take(&two, &queue).await.unwrap());
+        assert_eq!(storage.queues_to_look_at(&two, false).await.unwrap().queues, *std::slice::from_ref(&queue));
+        assert!(!storage.queues_take(&two, std::slice::from_ref(&queue)).await.unwrap().is_empty());
         storage.worker_leave(&two).await.unwrap();
-        assert_eq!(storage.queues_to_look_at(&one, false).await.unwrap(), [queue]);
+        assert_eq!(storage.queues_to_look_at(&one, false).await.unwrap().queues, [queue]);
     }
 
     pub(super) async fn a_silent_worker_loses_its_queues(world: &World) {
         let (portal, _) = furnished(world).await;
         let storage = &world.storage;
         let (one, two) = (WorkerId::new("1"), WorkerId::new("2"));
-        storage.worker_beat(&one, false, Millis::seconds(10)).await.unwrap();
-        storage.worker_beat(&two, false, Millis::seconds(10)).await.unwrap();
+        storage.worker_beat(&one, Millis::seconds(10)).await.unwrap();
+        storage.worker_beat(&two, Millis::seconds(10)).await.unwrap();
         let queue = QueueKey::Crm(portal.clone());
         storage.tell_queues(&[job(&portal)]).await.unwrap();
-        storage.queue_take(&one, &queue).await.unwrap();
-        assert!(!storage.queue_take(&two, &queue).await.unwrap());
+        storage.queues_take(&one, std::slice::from_ref(&queue)).await.unwrap();
+        assert!(storage.queues_take(&two, std::slice::from_ref(&queue)).await.unwrap().is_empty());
         assert_eq!(storage.queues_owned(&one).await.unwrap(), *std::slice::from_ref(&queue));
         assert!(storage.queues_owned(&two).await.unwrap().is_empty());
         // Leases are judged by the server's clock on PostgreSQL, which no test can set: the last sign of life is old.
-        storage.worker_beat(&one, false, Millis(-1000)).await.unwrap();
-        storage.worker_beat(&two, false, Millis::seconds(10)).await.unwrap();
-        assert_eq!(storage.queues_to_look_at(&two, true).await.unwrap(), *std::slice::from_ref(&queue));
-        assert!(storage.queue_take(&two, &queue).await.unwrap());
-        assert!(!storage.queue_take(&one, &queue).await.unwrap());
+        storage.worker_beat(&one, Millis(-1000)).await.unwrap();
+        storage.worker_beat(&two, Millis::seconds(10)).await.unwrap();
+        assert_eq!(storage.queues_to_look_at(&two, true).await.unwrap().queues, *std::slice::from_ref(&queue));
+        assert!(!storage.queues_take(&two, std::slice::from_ref(&queue)).await.unwrap().is_empty());
+        assert!(storage.queues_take(&one, std::slice::from_ref(&queue)).await.unwrap().is_empty());
         assert!(storage.queues_straggling(Millis::seconds(1)).await.unwrap().is_empty());
         world.clock.set(1_011_000);
         storage.ask_job(job(&portal)).await.unwrap();
@@ -174,21 +181,57 @@ mod promises {
         let storage = &world.storage;
         let (one, two) = (WorkerId::new("1"), WorkerId::new("2"));
         for worker in [&one, &two] {
-            storage.worker_beat(worker, false, Millis::seconds(10)).await.unwrap();
+            storage.worker_beat(worker, Millis::seconds(10)).await.unwrap();
         }
-        let heard = |deaf, silent| Hearing { deaf_until: Timestamp(deaf), silent };
+        let deaf = Deaf { from: Timestamp(1_000_600), until: Timestamp(1_000_700) };
+        let heard = |deaf: &[Deaf], silent| Hearing { deaf: deaf.to_vec(), silent };
         let patience = Millis::minutes(1);
-        assert_eq!(storage.others_hearing(&one, patience).await.unwrap(), heard(0, false));
-        storage.worker_deaf(&two, Timestamp(1_000_700)).await.unwrap();
-        storage.worker_beat(&two, false, Millis(-1000)).await.unwrap();
+        assert_eq!(storage.others_hearing(&one, patience).await.unwrap(), heard(&[], false));
+        storage.worker_deaf(&two, deaf).await.unwrap();
+        storage.worker_beat(&two, Millis(-1000)).await.unwrap();
         let told = match world.db {
-            Db::Sqlite { .. } => heard(0, false),
-            Db::Postgres(_) => heard(1_000_700, true),
+            Db::Sqlite { .. } => heard(&[], false),
+            Db::Postgres(_) => heard(&[deaf], true),
         };
         assert_eq!(storage.others_hearing(&one, patience).await.unwrap(), told, "one process has no others on SQLite");
         // Silent for longer: it is gone, and what it told still counts.
-        assert_eq!(storage.others_hearing(&one, Millis(10)).await.unwrap(), Hearing { silent: false, ..told });
-        assert_eq!(storage.others_hearing(&two, patience).await.unwrap(), heard(0, false), "itself is not asked");
+        let gone = Hearing { silent: false, ..told };
+        assert_eq!(storage.others_hearing(&one, Millis(10)).await.unwrap(), gone);
+        assert_eq!(storage.others_hearing(&two, patience).await.unwrap(), heard(&[], false), "itself is not asked");
+        // It leaves in order: nobody waits for it, and what it told outlives it.
+        storage.worker_beat(&two, Millis::seconds(10)).await.unwrap();
+        storage.worker_leave(&two).await.unwrap();
+        assert_eq!(storage.others_hearing(&one, patience).await.unwrap(), gone);
+    }
+
+    pub(super) async fn who_begins_takes_over_what_was_missed_before(world: &World) {
+        let storage = &world.storage;
+        let (one, two, three) = (WorkerId::new("1"), WorkerId::new("2"), WorkerId::new("3"));
+        let (lease, patience, least) = (Millis::seconds(10), Millis::seconds(40), Millis::seconds(60));
+        let begin = async |worker: &WorkerId| {
+            let deaf = storage.worker_begin(worker, lease, patience, least).await.unwrap();
+            (deaf.from.0, deaf.until.0)
+        };
+        assert_eq!(begin(&one).await, (0, 1_000_000), "nothing is known of what was before");
+        world.clock.set(100_000_000);
+        storage.worker_deaf(&one, Deaf { from: Timestamp(99_000_000), until: Timestamp(99_900_000) }).await.unwrap();
+        storage.worker_leave(&one).await.unwrap();
+        world.clock.set(100_005_000);
+        assert_eq!(begin(&two).await, (99_000_000, 100_005_000), "a try may have met both");
+        world.clock.set(200_000_000);
+        storage.worker_beat(&two, lease).await.unwrap();
+        world.clock.set(200_003_000);
+        assert_eq!(begin(&three).await, (200_000_000, 200_003_000), "all that was missed before has come meanwhile");
+    }
+
+    pub(super) async fn a_sign_of_life_that_comes_late_undoes_no_later_one(world: &World) {
+        let (storage, one) = (&world.storage, WorkerId::new("1"));
+        storage.worker_beat(&one, Millis::minutes(10)).await.unwrap();
+        storage.worker_beat(&one, Millis::minutes(10)).await.unwrap();
+        let living = storage.living_worker().await.unwrap();
+        // The first one, on its way until now.
+        world.db.write(sql::WORKER_BEAT, args!["1", 1, 2, 1, 1]).await.unwrap();
+        assert_eq!(storage.living_worker().await.unwrap(), living);
     }
 
     pub(super) async fn a_cleaned_portal_leaves_nothing_of_its_people(world: &World) {

@@ -269,7 +269,7 @@ mod promises {
         let owner = |worker: &WorkerId, seen| Right::Owner(worker.clone(), seen);
         assert_eq!(start(&me(), "m1").await, 1);
         // Its lease ends, and another takes the queue over.
-        world.storage.worker_beat(&me(), false, crate::domain::time::Millis(-1)).await.unwrap();
+        world.storage.worker_beat(&me(), crate::domain::time::Millis(-1)).await.unwrap();
         world.own(&next, &queue).await;
         let before = (Some(JobState::Started), MessageState::Queued);
         assert_eq!(

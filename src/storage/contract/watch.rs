@@ -262,12 +262,12 @@ mod promises {
     pub(super) async fn the_oldest_living_worker_watches(world: &World) {
         let (first, second) = (WorkerId::new("A"), WorkerId::new("B"));
         assert!(!world.storage.is_first_worker(&first).await.unwrap());
-        world.storage.worker_beat(&first, false, Millis(1_000)).await.unwrap();
-        world.storage.worker_beat(&second, false, Millis(5_000)).await.unwrap();
+        world.storage.worker_beat(&first, Millis(1_000)).await.unwrap();
+        world.storage.worker_beat(&second, Millis(5_000)).await.unwrap();
         assert!(world.storage.is_first_worker(&first).await.unwrap());
         assert!(!world.storage.is_first_worker(&second).await.unwrap());
         // Its lease is over; replicas judge that by the server's clock, which no test can set.
-        world.storage.worker_beat(&first, false, Millis(-1_000)).await.unwrap();
+        world.storage.worker_beat(&first, Millis(-1_000)).await.unwrap();
         assert!(world.storage.is_first_worker(&second).await.unwrap());
     }
 

@@ -13,8 +13,10 @@ pub(in crate::storage) const POSTGRES_COLUMNS: &str = "SELECT c.table_name::text
     FROM information_schema.columns c JOIN information_schema.tables t
       ON t.table_schema = c.table_schema AND t.table_name = c.table_name
     WHERE c.table_schema = current_schema() AND t.table_type = 'BASE TABLE' AND c.table_name NOT LIKE '\\_sqlx\\_%'";
-/// PostgreSQL: somebody who works in the target is not waited for long.
-pub(in crate::storage) const PATIENCE: &str = "SET LOCAL lock_timeout = '5s'";
+/// PostgreSQL: somebody who works in the target is not waited for long; a large table is, and so is the source between two
+/// of its pages.
+pub(in crate::storage) const PATIENCE: &str =
+    "SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
 
 fn list(columns: &[String]) -> String {
     columns.iter().map(|column| format!("\"{column}\"")).collect::<Vec<_>>().join(", ")
