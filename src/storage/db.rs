@@ -635,6 +635,7 @@ fn migrations() -> Migrator {
         (11, "dialog_tags", include_str!("../../migrations/0011_dialog_tags.sql")),
         (12, "pages", include_str!("../../migrations/0012_pages.sql")),
         (13, "hearing", include_str!("../../migrations/0013_hearing.sql")),
+        (15, "chat_changes", include_str!("../../migrations/0015_chat_changes.sql")),
     ];
     let list = FILES.iter().map(|(version, name, text)| {
         Migration::new(*version, (*name).into(), MigrationType::Simple, SqlSafeStr::into_sql_str(*text), false)

@@ -94,6 +94,7 @@ macro_rules! command_is_over {
 }
 
 // Below the macros, which they use.
+mod changes;
 mod chats;
 mod deeds;
 mod mirrors;
@@ -103,21 +104,29 @@ mod retention;
 pub(super) mod transfer;
 mod troubles;
 
-pub(super) use self::{chats::*, deeds::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*};
+pub(super) use self::{changes::*, chats::*, deeds::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*};
 
 /// Every single statement of every theme by name.
 #[cfg(test)]
 pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
-    [STATEMENTS, chats::STATEMENTS, mirrors::STATEMENTS, pages::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        STATEMENTS,
+        changes::STATEMENTS,
+        chats::STATEMENTS,
+        mirrors::STATEMENTS,
+        pages::STATEMENTS,
+        portals::STATEMENTS,
+        retention::STATEMENTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// Every many-row statement of every theme by name.
 #[cfg(test)]
 pub(super) fn batches() -> impl Iterator<Item = (&'static str, Batch)> {
-    [BATCHES, chats::BATCHES, deeds::BATCHES, mirrors::BATCHES, retention::BATCHES, troubles::BATCHES]
+    [BATCHES, changes::BATCHES, chats::BATCHES, deeds::BATCHES, mirrors::BATCHES, retention::BATCHES, troubles::BATCHES]
         .into_iter()
         .flatten()
         .copied()
