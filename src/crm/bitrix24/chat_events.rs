@@ -11,7 +11,7 @@ use crate::domain::chat::{AnswerChange, ChatFile, ChatKey, ChatReference, Operat
 use crate::domain::ids::{CrmUserId, ProviderMessageId};
 use crate::domain::message::ChangeKind;
 use crate::domain::time::Timestamp;
-use crate::forms::{items, member, text, text_at};
+use crate::forms::{items, member, text, text_at, texts};
 
 /// Operators' messages of one event, in the order of their numbers.
 ///
@@ -105,9 +105,7 @@ pub(super) fn change_event(data: &Value, kind: ChangeKind, raised: Timestamp) ->
     let ids: Vec<(String, Vec<String>)> = elements
         .map(|element| {
             let id = element.pointer("/message/id").unwrap_or(&Value::Null);
-            let several = items(id).into_iter().filter_map(text).collect::<Vec<_>>();
-            let ids = if several.is_empty() { text(id).into_iter().collect() } else { several };
-            (text_at(element, &["im", "message_id"]), ids)
+            (text_at(element, &["im", "message_id"]), texts(id))
         })
         .collect();
     let mut messages: Vec<RawMessage> = Vec::new();
