@@ -99,6 +99,9 @@ pub struct Connector {
     pub id: String,
     /// Its name in the portal.
     pub name: Texts,
+    /// True when the messenger lets sent messages be changed and deleted.
+    #[serde(default)]
+    pub changes: bool,
     /// Background of its picture, `#rrggbb`.
     pub color: String,
     /// Its picture, as SVG.

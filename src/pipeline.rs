@@ -8,6 +8,7 @@ pub mod accept;
 pub mod addresses;
 pub mod binding;
 pub mod cards;
+mod changes;
 pub mod chats;
 mod checks;
 pub mod deliver;

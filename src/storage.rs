@@ -12,6 +12,7 @@ pub mod accept;
 pub mod addresses;
 pub mod authorizations;
 pub mod backup;
+pub mod changes;
 pub mod channels;
 pub mod chat_phones;
 pub mod chats;

@@ -52,6 +52,10 @@ pub struct Capabilities {
     pub groups: bool,
     /// True when approved templates exist.
     pub templates: bool,
+    /// True when the words of a sent message can be changed.
+    pub edits: bool,
+    /// So old may a message be that is taken back; `None` when none can be.
+    pub withdraws: Option<Millis>,
     /// How long after a person's message free text is allowed; `None` when it always is.
     pub service_window: Option<Millis>,
     /// Sends per second of one sender, all recipients together.

@@ -12,7 +12,8 @@ use super::channel::Messenger;
 use super::event::InboundContent;
 use super::ids::{ChannelId, CrmUserId, LineId, MessageId, PortalId, ProviderMessageId};
 use super::markup::Markup;
-use super::outcome::Failure;
+use super::message::ChangeKind;
+use super::outcome::{ErrorCode, Failure};
 use super::time::Timestamp;
 
 /// Where the chats of one line and messenger stand.
@@ -194,6 +195,20 @@ pub struct OperatorMessage {
     /// with the client already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub echo_of: Option<MessageId>,
+    /// What the operator did to a message written earlier; `text` then holds its new words, and `reference` names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<AnswerChange>,
+}
+
+/// A change of what an operator wrote earlier.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AnswerChange {
+    /// What happens to it.
+    pub kind: ChangeKind,
+    /// The vendor's ids under which it was confirmed.
+    pub of: Vec<ProviderMessageId>,
+    /// When the CRM raised it: a later change counts, whichever comes first.
+    pub raised: Timestamp,
 }
 
 /// What became of an operator's message, to be told in its chat.
@@ -205,6 +220,19 @@ pub struct ChatVerdict {
     pub outcome: Result<Vec<ProviderMessageId>, Failure>,
     /// When.
     pub at: Timestamp,
+}
+
+impl ChatVerdict {
+    /// True when nobody needs to hear of it: what was deleted is gone, and a change that a later one has overtaken is
+    /// answered for by that one.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        let Some(change) = &self.answer.change else { return false };
+        match &self.outcome {
+            Ok(_) => change.kind == ChangeKind::Withdraw,
+            Err(failure) => failure.code == ErrorCode::Superseded,
+        }
+    }
 }
 
 #[cfg(test)]

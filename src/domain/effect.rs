@@ -209,6 +209,11 @@ pub enum PortalTrouble {
     Uninstalled,
 }
 
+impl CrmError {
+    /// The code of a refusal of the employee who was to be shown as an author, whatever the CRM calls it.
+    pub const AUTHOR_REFUSED: &str = "author_refused";
+}
+
 impl std::fmt::Display for CrmError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({}): {}", self.code, self.class.code(), self.text)

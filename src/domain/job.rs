@@ -269,6 +269,8 @@ pub struct Job {
 const BESIDE: &str = "beside:";
 /// Before the person's address: the lane of what operators answer.
 const ANSWERS: &str = "answers:";
+/// Before a chat's name: the lane of what went to the client past it.
+const PAST: &str = "past:";
 
 impl Job {
     /// The lane of what somebody writes to a person beside the dialog that robots have.
@@ -281,6 +283,19 @@ impl Job {
     #[must_use]
     pub fn lane_of_answers(peer: &str) -> String {
         format!("{ANSWERS}{peer}")
+    }
+
+    /// The lane of what is shown in a chat because it went to the client past it: beside the words of people, which must
+    /// not wait for it.
+    #[must_use]
+    pub fn lane_past(chat: &str) -> String {
+        format!("{PAST}{chat}")
+    }
+
+    /// True for showing what nobody has written in the chat: a robot's message, or one typed on the phone.
+    #[must_use]
+    pub fn is_mirror(&self) -> bool {
+        self.kind == JobKind::Chat && self.lane.starts_with(PAST)
     }
 
     /// True for a send that an operator has just written by hand.

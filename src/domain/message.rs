@@ -32,13 +32,46 @@ pub struct Draft {
     /// What was typed on the sender's own phone, past us; `content` then holds its words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub typed: Option<InboundContent>,
+    /// An earlier message that this one changes or takes back; `content` then holds its new words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
+}
+
+/// What is to happen to a message that has been sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// It says something else from now on.
+    Edit,
+    /// It vanishes.
+    Withdraw,
+}
+
+impl ChangeKind {
+    /// The word in the API and in keys.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Edit => "edit",
+            Self::Withdraw => "withdraw",
+        }
+    }
+}
+
+/// A change of one message that was sent before.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Change {
+    /// Which message.
+    pub of: MessageId,
+    /// What happens to it.
+    pub kind: ChangeKind,
 }
 
 impl Draft {
     /// Content to be sent as it is, to somebody whose name is not known.
     #[must_use]
     pub fn of(content: Content) -> Self {
-        Self { content, fallback: None, recipient_name: String::new(), quiet: None, typed: None }
+        Self { content, fallback: None, recipient_name: String::new(), quiet: None, typed: None, change: None }
     }
 }
 
@@ -138,6 +171,31 @@ pub enum OutboundContent {
     },
     /// A template with its values.
     Template(FilledTemplate),
+    /// An earlier message says this from now on. Safe to repeat.
+    Edit {
+        /// The vendor's id of that message.
+        of: ProviderMessageId,
+        /// Its new words.
+        body: String,
+        /// True when the words stand under a file.
+        caption: bool,
+    },
+    /// An earlier message vanishes. Safe to repeat.
+    Withdraw {
+        /// The vendor's id of that message.
+        of: ProviderMessageId,
+    },
+}
+
+impl OutboundContent {
+    /// True when an earlier message is changed, instead of one being sent.
+    #[must_use]
+    pub fn is_change(&self) -> bool {
+        match self {
+            Self::Edit { .. } | Self::Withdraw { .. } => true,
+            Self::Text(_) | Self::Media { .. } | Self::Template(_) => false,
+        }
+    }
 }
 
 /// A message as the journal knows it.

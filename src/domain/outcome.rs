@@ -127,11 +127,13 @@ pub enum ErrorCode {
     NotInGroup,
     /// The group goes on under another id, which the particulars name.
     GroupMoved,
+    /// The messenger does not let this message be changed or taken back, or not any more.
+    CannotChange,
 }
 
 impl ErrorCode {
     /// The whole list; a test asks for texts in every language.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::WindowClosed,
         Self::NoRecipient,
         Self::BadPhone,
@@ -165,6 +167,7 @@ impl ErrorCode {
         Self::CannotWriteFirst,
         Self::NotInGroup,
         Self::GroupMoved,
+        Self::CannotChange,
     ];
 
     /// The code as CRMs and the API see it. Never renamed.
@@ -204,6 +207,7 @@ impl ErrorCode {
             Self::CannotWriteFirst => "cannot_write_first",
             Self::NotInGroup => "not_in_group",
             Self::GroupMoved => "group_moved",
+            Self::CannotChange => "cannot_change",
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Pipeline;
+use super::changes;
 use super::files;
 use super::guards;
 use super::intake::{blank, refused};
@@ -15,14 +16,15 @@ use crate::domain::chat::{ChatFile, ChatLine, ChatPlace, ChatVerdict, OperatorMe
 use crate::domain::command::{Command, CommandBody, Reply, WaitFor};
 use crate::domain::effect::CrmError;
 use crate::domain::guards::{ActionGuards, LineSettings};
-use crate::domain::ids::{CommandId, MessageId, ReplyToken};
-use crate::domain::message::{Content, MessageRecord};
+use crate::domain::ids::{CommandId, CrmUserId, MessageId, ReplyToken};
+use crate::domain::message::{ChangeKind, Content, MessageRecord};
 use crate::domain::outcome::{ErrorCode, Failure};
 use crate::domain::portal::Portal;
 use crate::domain::status::MessageState;
 use crate::domain::time::{Millis, Timestamp};
 use crate::http::verified::Verified;
 use crate::storage::StorageError;
+use crate::storage::changes::key_of;
 use crate::storage::chats::Connected;
 use crate::storage::messages::NewMessage;
 
@@ -46,15 +48,22 @@ impl Pipeline {
         let raised = raised.map_or(received, |raised| raised.min(received));
         let deadline = guards::deadline(self, received, &ActionGuards::default(), &LineSettings::default());
         for answer in answers.into_inner() {
-            let echo_of = mirrors::recognise(self, portal, &answer, raised).await?;
+            let echo_of = match &answer.change {
+                Some(_) => None,
+                None => mirrors::recognise(self, portal, &answer, raised).await?,
+            };
             if let Some(message) = &echo_of {
                 tracing::debug!(portal.id = %portal.id, message.id = %message, "a message past its chat comes back");
             }
-            let answer = OperatorMessage { echo_of, ..answer };
+            let author = match &answer.change {
+                Some(_) => self.author_of(portal, &answer.reference.message).await?,
+                None => answer.author.clone(),
+            };
+            let answer = OperatorMessage { echo_of, author, ..answer };
             let command = Command {
                 id: CommandId::new(&self.ids.ulid()),
                 portal: portal.id.clone(),
-                dedupe_key: format!("chat:{}", answer.reference.message),
+                dedupe_key: dedupe_key(&answer),
                 card: None,
                 // What the CRM needs to find the message again stands in the body.
                 reply: Some(Reply {
@@ -71,6 +80,13 @@ impl Pipeline {
             self.storage.accept(command).await?;
         }
         Ok(())
+    }
+
+    /// Who wrote what the portal knows by this number: of changes it does not say it again.
+    async fn author_of(&self, portal: &Portal, number: &str) -> Result<Option<CrmUserId>, StorageError> {
+        let Some(id) = self.storage.answer_numbered(&portal.id, number).await? else { return Ok(None) };
+        let known = self.storage.load_commands(std::slice::from_ref(&id)).await?.remove(&id);
+        Ok(known.and_then(|known| known.command.ok()).and_then(|command| command.responsible))
     }
 
     /// Lets the chats of a line and messenger stand in a place of a portal; the CRM is brought in line soon after.
@@ -156,6 +172,20 @@ impl Pipeline {
     }
 }
 
+/// What makes an operator's message, or a change of it, unique in its portal. The same words may come back later, so an edit is
+/// known by its time as well; a message is deleted once.
+fn dedupe_key(answer: &OperatorMessage) -> String {
+    let own = key_of(&answer.reference.message);
+    match &answer.change {
+        None => own,
+        Some(change) if change.kind == ChangeKind::Withdraw => format!("{own}:{}", change.kind.code()),
+        Some(change) => {
+            let words = mirrors::print(&answer.text.render(answer.messenger));
+            format!("{own}:{}:{}:{words}", change.kind.code(), change.raised.0)
+        }
+    }
+}
+
 /// Brings the chats of a portal in line with what is wanted there.
 pub(super) async fn reconcile(
     pipeline: &Pipeline,
@@ -198,6 +228,12 @@ pub(super) async fn plan(
     let stands = pipeline.storage.chat_line_of(&channel.line, answer.messenger).await?;
     if stands.is_none_or(|line| line.portal != command.portal) {
         return refuse(no_channel());
+    }
+    if let Some(change) = &answer.change {
+        return match changes::plan(pipeline, command, answer, change, &provider.spec().capabilities).await? {
+            Ok(messages) => Ok(messages),
+            Err(failure) => refuse(failure),
+        };
     }
     let known = pipeline.storage.portal(&command.portal).await?;
     let Some(known) = known.filter(|_| !answer.files.is_empty()) else {
@@ -313,17 +349,22 @@ pub(super) async fn troubles(
 /// What an operator is told: the ids of all parts once all are taken, else why the first that failed did. An echo's only
 /// part is the message it is of.
 pub(super) fn verdict(answer: &OperatorMessage, messages: &[MessageRecord], now: Timestamp) -> ChatVerdict {
-    let failed = messages.iter().find_map(|record| match record.state {
+    let trouble = |record: &MessageRecord| match record.state {
         MessageState::Accepted | MessageState::Sent | MessageState::Delivered | MessageState::Read => None,
         MessageState::Undecided => Some(Failure::new(ErrorCode::Undecided)),
         MessageState::Queued => Some(Failure::new(ErrorCode::StillQueued)),
         MessageState::Failed | MessageState::Cancelled => {
             Some(record.failure.clone().unwrap_or_else(|| Failure::new(ErrorCode::Cancelled)))
         }
-    });
-    let outcome = match failed {
-        Some(failure) => Err(failure),
-        None => Ok(messages.iter().filter_map(|record| record.provider_id.clone()).collect()),
+    };
+    // A part that was overtaken says less than one that failed.
+    let overtaken = |failure: &Failure| failure.code == ErrorCode::Superseded;
+    let failed = messages.iter().filter_map(trouble).min_by_key(overtaken);
+    let outcome = match (failed, &answer.change) {
+        (Some(failure), _) => Err(failure),
+        // The portal knows the message by these already.
+        (None, Some(change)) => Ok(change.of.clone()),
+        (None, None) => Ok(messages.iter().filter_map(|record| record.provider_id.clone()).collect()),
     };
     let taken = messages.iter().filter_map(|record| record.times.accepted).max();
     ChatVerdict { answer: answer.clone(), outcome, at: taken.unwrap_or(now) }

@@ -279,6 +279,12 @@ impl Runs<'_> {
             return None;
         };
         match queued.job.state {
+            JobState::Started | JobState::Unclear if record.draft.change.is_some() => {
+                // A change may be carried out twice, so how it ended does not matter.
+                let fate = Fate::Keep { state: JobState::Ready, due: now, tries: queued.job.tries, reason: None };
+                self.settle(&queued, self.settlement(&queued, fate, None)).await;
+                return None;
+            }
             JobState::Started | JobState::Unclear => {
                 self.look_for_echo(queued, &record, channel, provider).await;
                 return None;
@@ -398,6 +404,10 @@ impl Runs<'_> {
                 settlement
             }
         };
+        if let Some(news) = settlement.news.as_mut().filter(|_| ready.message.content.is_change()) {
+            // The id is that of the message which was changed.
+            news.provider_id = None;
+        }
         settlement.right = Right::Begun(run.to_owned());
         if let Some(attempt) = &settlement.attempt {
             self.log_attempt(&queued, channel, attempt);

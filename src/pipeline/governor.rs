@@ -22,7 +22,7 @@ const GATHER_EMPTY: f64 = 2_000.0;
 /// A full call of comments waits for this long. It waits at all because in a rush every comment is about to change
 /// (accepted, sent, delivered within a moment), and a state that is written at once costs a second call.
 const SETTLE: Millis = Millis(250);
-/// Clients' messages in one call. The portal takes up to three seconds for each, one after the other, and cuts a call
+/// Messages shown in chats in one call. The portal takes up to three seconds for each, one after the other, and cuts a call
 /// after sixty; and an unclear end concerns all of them.
 const CHATS_MAX: usize = 10;
 /// Calls of the bucket that only somebody's waiting may use.
@@ -72,7 +72,8 @@ pub fn next_call(
 ) -> (Option<NextCall>, Option<Timestamp>) {
     let mut look = lanes.next_due();
     for group in lanes.due_groups(now) {
-        let batch_max = if group == Group::Chats { CHATS_MAX.min(batch_max) } else { batch_max };
+        let in_chats = matches!(group, Group::Chats | Group::Mirrors);
+        let batch_max = if in_chats { CHATS_MAX.min(batch_max) } else { batch_max };
         let due = lanes.due(group, batch_max, now);
         let awaited = due.awaited > 0 || matches!(group, Group::Commands | Group::Chats);
         if !under_way.has_room(awaited, budget) {

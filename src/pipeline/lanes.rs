@@ -43,16 +43,19 @@ pub enum Group {
     Sends,
     /// Comparing registrations; each alone.
     Reconcile,
+    /// What went to clients past their chats, to be shown there: after everything that people write.
+    Mirrors,
 }
 
-/// Which group a kind of job belongs to.
+/// Which group a job belongs to.
 #[must_use]
-pub fn group_of(kind: JobKind) -> Group {
-    match kind {
+pub fn group_of(job: &Job) -> Group {
+    match job.kind {
         JobKind::Command => Group::Commands,
         JobKind::Send => Group::Sends,
         JobKind::Comment | JobKind::Reply => Group::Effects,
         JobKind::Reconcile => Group::Reconcile,
+        JobKind::Chat if job.is_mirror() => Group::Mirrors,
         JobKind::Chat => Group::Chats,
     }
 }
@@ -61,6 +64,7 @@ pub fn group_of(kind: JobKind) -> Group {
 fn urgency(job: &Job) -> u8 {
     match job.kind {
         JobKind::Reply if job.is_awaited() => AWAITED,
+        JobKind::Chat if job.is_mirror() => 2,
         // A person has just written it, and looks at the other's face.
         JobKind::Chat => AWAITED,
         JobKind::Send if job.is_answer() => AWAITED,
@@ -346,7 +350,8 @@ impl Lanes {
     pub fn due_groups(&mut self, now: Timestamp) -> Vec<Group> {
         self.ripen(now);
         let mut groups: Vec<(u8, Timestamp, Group)> = Vec::new();
-        for group in [Group::Effects, Group::Chats, Group::Commands, Group::Sends, Group::Reconcile] {
+        let all = [Group::Effects, Group::Chats, Group::Commands, Group::Sends, Group::Reconcile, Group::Mirrors];
+        for group in all {
             let start = (group, 0, Timestamp(i64::MIN), String::new());
             if let Some(first) = self.ready.range(start..).next().filter(|place| place.0 == group) {
                 groups.push((first.1, first.2, group));
@@ -443,7 +448,7 @@ impl Lanes {
 }
 
 fn place_of(job: &Job) -> Place {
-    (group_of(job.kind), urgency(job), job.due, job.lane.clone())
+    (group_of(job), urgency(job), job.due, job.lane.clone())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::Pipeline;
 use crate::crm::{Crm, TokenStore as _};
 use crate::domain::chat::{ChatPost, OperatorMessage};
-use crate::domain::effect::CrmEffect;
+use crate::domain::effect::{Applied, CrmEffect, CrmError};
 use crate::domain::event::InboundContent;
 use crate::domain::ids::{CrmUserId, MessageId};
 use crate::domain::language::Language;
@@ -33,9 +33,12 @@ pub(super) async fn posts(
     }
     let tokens = pipeline.storage.load_tokens(&portal.id).await.map_err(|down| StorageError::Unavailable(down.0))?;
     // What nobody in particular is responsible for is said by whoever installed the application.
-    let ours = tokens.first().map(|pair| CrmUserId(pair.user_id.clone()));
+    let ours: Vec<CrmUserId> = tokens.iter().map(|pair| CrmUserId(pair.user_id.clone())).collect();
     let post = |mirror: Mirror| {
-        let author = mirror.post.author.clone().or_else(|| mirror.responsible.clone()).or_else(|| ours.clone());
+        let shown = mirror.post.author.clone();
+        let willing = mirror.responsible.iter().chain(&ours).find(|author| Some(*author) != mirror.refused.as_ref());
+        // Where nobody is left, the one who was refused is asked for again, until that is given up.
+        let author = shown.or_else(|| willing.cloned()).or_else(|| mirror.refused.clone());
         let words = words(portal.language, &mirror);
         let content = match mirror.draft.typed {
             Some(InboundContent::Media { media, id, mime, filename, .. }) => {
@@ -121,6 +124,19 @@ pub(super) async fn begin(
     pipeline.storage.begin_mirrors(&effects.iter().filter_map(call).collect::<Vec<_>>()).await
 }
 
+/// Remembers whom the CRM did not take as an author: people leave, and what was sent in their name must be shown all the same.
+pub(super) async fn note_refused(pipeline: &Pipeline, effects: &[CrmEffect], answers: &[Result<Applied, CrmError>]) {
+    for (effect, answer) in effects.iter().zip(answers) {
+        let (CrmEffect::Post(post), Err(error)) = (effect, answer) else { continue };
+        if let Some(author) = post.author.as_ref().filter(|_| error.code == CrmError::AUTHOR_REFUSED) {
+            tracing::info!(message.id = %post.message, "its author has left the CRM; another is named");
+            if let Err(error) = pipeline.storage.refuse_author(&post.message, author).await {
+                tracing::warn!(%error, message.id = %post.message, "a refused author was not written down; it is asked for again");
+            }
+        }
+    }
+}
+
 /// The message of ours that an operator's message is only the echo of, if it is one.
 pub(super) async fn recognise(
     pipeline: &Pipeline,
@@ -136,7 +152,7 @@ pub(super) async fn recognise(
 }
 
 /// A digest of words that survives how a portal changes a text: only letters and digits count, if there are any.
-fn print(words: &str) -> String {
+pub(super) fn print(words: &str) -> String {
     let letters: String = words.chars().filter(|sign| sign.is_alphanumeric()).flat_map(char::to_lowercase).collect();
     let kept = if letters.is_empty() { words.split_whitespace().collect() } else { letters };
     Sha256::digest(kept.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use moka::future::Cache;
 
-use super::{Pipeline, sources};
+use super::{Pipeline, changes, sources};
 use crate::domain::channel::Channel;
 use crate::domain::dialog::ServiceWindow;
 use crate::domain::ids::{ChannelId, PortalId};
@@ -98,6 +98,9 @@ pub(super) async fn prepare(
         message: OutboundMessage { id: record.id.clone(), to: record.peer.clone(), content },
         used_fallback,
     };
+    if let Some(change) = &record.draft.change {
+        return Ok(ready(changes::prepare(pipeline, provider, record, change, now).await?, false));
+    }
     if closed {
         let Some(fallback) = &record.draft.fallback else {
             return Err(Refusal::Failed(Failure::new(ErrorCode::WindowClosed)));

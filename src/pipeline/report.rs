@@ -43,7 +43,7 @@ const TRIES_MAX: u32 = 40;
 pub(super) async fn run(pipeline: &Arc<Pipeline>, queue: &QueueKey, group: Group, jobs: Vec<Queued>) {
     match group {
         Group::Commands => intake::run_with_cards(pipeline, queue, jobs).await,
-        Group::Effects | Group::Chats | Group::Reconcile | Group::Sends => {
+        Group::Effects | Group::Chats | Group::Mirrors | Group::Reconcile | Group::Sends => {
             let QueueKey::Crm(portal_id) = queue else { return };
             let ended = match run_effects(pipeline, portal_id, &jobs).await {
                 Ok(ended) => ended,
@@ -249,6 +249,7 @@ async fn run_effects(
     let began = pipeline.clock.now();
     let answers =
         if ready.is_empty() { Vec::new() } else { lease::within(pass, crm.apply(&known.portal, &ready)).await };
+    mirrors::note_refused(pipeline, &ready, &answers).await;
     let mut answers = answers.into_iter();
     let now = pipeline.clock.now();
     let took = now.since(began);

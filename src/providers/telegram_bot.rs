@@ -28,7 +28,7 @@ use crate::domain::capability::{
 use crate::domain::channel::{Channel, Messenger};
 use crate::domain::event::ProviderEvent;
 use crate::domain::ids::ProviderMessageId;
-use crate::domain::message::OutboundMessage;
+use crate::domain::message::{OutboundContent, OutboundMessage};
 use crate::domain::outcome::{Accepted, ErrorCode, Failure, FailureClass, SendError};
 use crate::domain::time::Millis;
 use crate::outbound::{Answer, Call, Outbound};
@@ -69,6 +69,9 @@ pub static SPEC: ProviderSpec = ProviderSpec {
         ],
         groups: true,
         templates: false,
+        // `editMessageText` names no limit for a bot's own messages; `deleteMessage`: "if it was sent less than 48 hours ago".
+        edits: true,
+        withdraws: Some(Millis::hours(48)),
         // A chat stays open until the person blocks the bot.
         service_window: None,
         // "Bots FAQ": about 30 messages a second over all chats.
@@ -120,6 +123,15 @@ impl TelegramBot {
         success(&answer).ok_or_else(|| of_reading(of_answer(&answer, &secrets)))
     }
 
+    /// Changes a message or deletes it. Done before is done: both may be repeated.
+    async fn change(&self, call: Call, secrets: &Secrets<'_>, of: &ProviderMessageId) -> Result<Accepted, SendError> {
+        let answer = self.outbound.call(call).await.map_err(|e| of_reading(of_call(&e, secrets)))?;
+        if success(&answer).is_some() || errors::is_done_before(&answer) {
+            return Ok(Accepted { id: of.clone() });
+        }
+        Err(of_reading(of_answer(&answer, secrets)))
+    }
+
     async fn read(&self, channel: &Channel, method: &str) -> Result<Value, SendError> {
         self.repeatable(channel, Call::get(self.method(channel, method)?)).await
     }
@@ -159,6 +171,9 @@ impl Provider for TelegramBot {
         let secrets = Secrets::of(&SPEC, channel);
         let (method, body) = wire::body(message).map_err(|failure| refusal(FailureClass::Rejected, failure))?;
         let call = Call::post_json(self.method(channel, method)?, body);
+        if let OutboundContent::Edit { of, .. } | OutboundContent::Withdraw { of } = &message.content {
+            return self.change(call, &secrets, of).await;
+        }
         let answer = self.outbound.call(call).await.map_err(|e| of_call(&e, &secrets))?;
         match success(&answer).as_ref().and_then(message_id) {
             Some(id) => Ok(Accepted { id }),

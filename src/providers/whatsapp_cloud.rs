@@ -70,6 +70,9 @@ pub static SPEC: ProviderSpec = ProviderSpec {
         // Groups of the Cloud API are not served yet.
         groups: false,
         templates: true,
+        // There is no call for either.
+        edits: false,
+        withdraws: None,
         // "Customer service windows": 24 hours from each message of the person.
         service_window: Some(Millis::hours(24)),
         // "Throughput": 80 messages a second for a number by default (20 for a number shared with the phone app).

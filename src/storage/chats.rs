@@ -233,7 +233,10 @@ pub(super) async fn ask_posts(
 /// the CRM's own number.
 pub(super) fn job_of(command: &Command, answer: &OperatorMessage, now: Timestamp) -> Job {
     let number = answer.reference.message.parse::<u64>().unwrap_or(u64::MAX);
-    let (queue, seq) = (QueueKey::Intake(command.portal.clone()), format!("{number:020}"));
+    // Behind the message it is about, and one change behind the other; of the same second, as they came.
+    let place = answer.change.as_ref().map(|change| format!(":{:015}:{}", change.raised.0, command.id));
+    let place = place.unwrap_or_default();
+    let (queue, seq) = (QueueKey::Intake(command.portal.clone()), format!("{number:020}{place}"));
     let due = now.plus(ORDER_WINDOW);
     Job::new(JobKind::Command, command.id.as_str(), queue, lane_of(&answer.chat), seq, due)
 }

@@ -5,6 +5,7 @@
 
 mod authorizations;
 mod backends;
+mod changes;
 mod chat_phones;
 mod chats;
 mod guards;

@@ -149,14 +149,22 @@ impl Storage {
             if ids.is_empty() {
                 return Ok(cancelled);
             }
-            let count = match self.writer.write(super::writer::Step::Cancel(ids)).await? {
-                super::writer::Outcome::Withdrawn(count) => count,
-                _ => return Err(StorageError::Broken("cancel: wrong outcome".to_owned())),
-            };
+            let count = self.withdraw_sends(ids).await?;
             cancelled += count;
             if count == 0 {
                 return Ok(cancelled);
             }
+        }
+    }
+
+    /// Withdraws those sends of these messages that have not begun; they end as `cancelled`. Tells how many were.
+    ///
+    /// # Errors
+    /// [`StorageError`]; nothing was withdrawn.
+    pub async fn withdraw_sends(&self, messages: Vec<MessageId>) -> Result<usize, StorageError> {
+        match self.writer.write(super::writer::Step::Cancel(messages)).await? {
+            super::writer::Outcome::Withdrawn(count) => Ok(count),
+            _ => Err(StorageError::Broken("cancel: wrong outcome".to_owned())),
         }
     }
 

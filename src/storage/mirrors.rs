@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::chats::lane_of;
 use super::db::{Row, Tx, args};
 use super::ingest::{Ingest, inbound_id};
 use super::messages::{self, Told};
@@ -63,7 +62,8 @@ pub(super) async fn ask(
         let chat = ChatKey { channel: ChannelId::stored(row.text("channel_id")?), peer: row.text("peer")? };
         let queue = QueueKey::Crm(PortalId::stored(row.text("portal_id")?));
         let seq = chats::place_now(context);
-        let job = Job::new(JobKind::Chat, &row.text("message_id")?, queue, lane_of(&chat), seq, now);
+        let lane = Job::lane_past(&chat.to_string());
+        let job = Job::new(JobKind::Chat, &row.text("message_id")?, queue, lane, seq, now);
         jobs.push(Queued { job, work: Work::Stored });
     }
     add_jobs(tx, now, jobs, harvest).await
@@ -123,6 +123,8 @@ pub struct Mirror {
     pub automatic: bool,
     /// Whose message it is.
     pub responsible: Option<CrmUserId>,
+    /// Whom the CRM does not take as its author.
+    pub refused: Option<CrmUserId>,
 }
 
 /// A message that is about to be shown past its chat.
@@ -159,6 +161,15 @@ impl Storage {
         let mut tx = self.db.begin().await?;
         tx.batch(sql::CHAT_MIRRORS_BEGIN, calls.iter().map(row).collect()).await?;
         tx.commit().await
+    }
+
+    /// The CRM does not take this author of a message, and has shown nothing: the next try names another.
+    ///
+    /// # Errors
+    /// [`StorageError`]; the author stays.
+    pub async fn refuse_author(&self, message: &MessageId, author: &CrmUserId) -> Result<(), StorageError> {
+        self.db.write(sql::CHAT_MIRROR_REFUSED, args![message.as_str(), author.as_str()]).await?;
+        Ok(())
     }
 
     /// The message whose echo this is: words of this digest that `author` wrote in a chat, told by the portal under
@@ -202,12 +213,15 @@ impl Storage {
 fn read(row: &Row) -> Result<Mirror, StorageError> {
     let content = row.text("content")?;
     let draft = serde_json::from_str(&content).map_err(|e| StorageError::Broken(format!("messages.content: {e}")))?;
-    let author = Some(row.text("author")?).filter(|author| !author.is_empty()).map(CrmUserId);
+    let somebody =
+        |column: &str| Ok::<_, StorageError>(Some(row.text(column)?).filter(|id| !id.is_empty()).map(CrmUserId));
+    let author = somebody("author")?;
     let post = chats::post_of(row, InboundContent::Text { body: String::new() })?;
     Ok(Mirror {
         post: ChatPost { author, ..post },
         draft,
         automatic: row.maybe_text("command_id")?.is_some(),
         responsible: row.maybe_text("responsible")?.map(CrmUserId),
+        refused: somebody("refused")?,
     })
 }

@@ -288,6 +288,7 @@ impl Storage {
             sql::CLEAN_MESSAGES,
             sql::CLEAN_COMMANDS,
             sql::CLEAN_CHAT_MIRRORS,
+            sql::CLEAN_CHAT_CHANGES,
             sql::CLEAN_PAGE_SENDS,
             sql::CLEAN_PAGE_ATTEMPTS,
             sql::CLEAN_PAGE_MESSAGES,

@@ -197,6 +197,17 @@ pub const TABLES: &[(&str, Growth)] = &[
         }]),
     ),
     (
+        "chat_changes",
+        Growth::Grows(&[Rule {
+            table: "chat_changes",
+            act: Act::Delete,
+            age: |keep| keep.messages,
+            find: sql::OLD_CHAT_CHANGES,
+            apply: sql::CHAT_CHANGES_DELETE,
+            by_time: false,
+        }]),
+    ),
+    (
         "api_requests",
         Growth::Grows(&[Rule {
             table: "api_requests",

@@ -94,6 +94,7 @@ macro_rules! command_is_over {
 }
 
 // Below the macros, which they use.
+mod changes;
 mod chats;
 mod deeds;
 mod history;
@@ -106,7 +107,7 @@ mod troubles;
 mod workers;
 
 pub(super) use self::{
-    chats::*, deeds::*, history::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*, workers::*,
+    changes::*, chats::*, deeds::*, history::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*, workers::*,
 };
 
 /// Every single statement of every theme by name.
@@ -114,6 +115,7 @@ pub(super) use self::{
 pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
     [
         STATEMENTS,
+        changes::STATEMENTS,
         chats::STATEMENTS,
         history::STATEMENTS,
         mirrors::STATEMENTS,
@@ -130,10 +132,19 @@ pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)>
 /// Every many-row statement of every theme by name.
 #[cfg(test)]
 pub(super) fn batches() -> impl Iterator<Item = (&'static str, Batch)> {
-    [BATCHES, chats::BATCHES, deeds::BATCHES, mirrors::BATCHES, retention::BATCHES, troubles::BATCHES, workers::BATCHES]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        BATCHES,
+        changes::BATCHES,
+        chats::BATCHES,
+        deeds::BATCHES,
+        mirrors::BATCHES,
+        retention::BATCHES,
+        troubles::BATCHES,
+        workers::BATCHES,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// How rows are listed for PostgreSQL: one array per column.

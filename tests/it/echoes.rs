@@ -103,3 +103,31 @@ async fn where_nobody_has_written_no_chat_is_made() {
     begun(&world).await;
     assert_eq!((words(&world), shown(&world, ChatAuthor::Client)), (vec![], vec!["Здравствуйте".to_owned()]));
 }
+
+async fn of_who_left(wish: Wish) {
+    let config = "[delivery]\nretry_schedule = [\"300ms\", \"500ms\"]\n".to_owned();
+    let (world, _) = connected(Wish { config, ..wish }).await;
+    let chat = begun(&world).await;
+    let left = world.portal.add_user(sandbox::UserSpec::default());
+    world.portal.set_fired(left, true).unwrap();
+    let properties = json!({"recipients": "main", "text": "Ваш заказ готов", "responsible": left.to_string()});
+    let stage = world.robot(&properties);
+    let deal = world.deal(PHONE);
+    world.portal.move_items(DEAL, &[deal], &stage).unwrap();
+    world.until("it is shown in another name", |w| words(w) == ["Робот: Ваш заказ готов"]).await;
+    assert_eq!(ours(&world)[0].author, ChatAuthor::Employee(OPERATOR));
+    world.until("what the portal tells of it is confirmed", chat_is_confirmed).await;
+    let own = world.portal.operator_says(chat.id, OPERATOR, "Робот: Ваш заказ готов").unwrap();
+    world.until("the operator's own words go out", |w| !message(w, own).sending).await;
+    assert_eq!(got(&world), ["Ваш заказ готов", "Робот: Ваш заказ готов"], "each once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_in_the_name_of_somebody_who_left_is_shown_in_another() {
+    of_who_left(Wish::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_in_the_name_of_somebody_who_left_is_shown_on_postgres() {
+    of_who_left(Wish { postgres: true, ..Wish::default() }).await;
+}

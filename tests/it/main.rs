@@ -15,6 +15,7 @@ mod bad_input;
 mod bitrix_manual;
 mod browser;
 mod browser_pages;
+mod chat_changes;
 mod chat_troubles;
 mod chats;
 mod demo;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     bots::{self, BotCell, WebhookView},
+    changes,
     error::{BotError, Outcome},
     people::{BotMessage, GroupState},
     webhooks,
@@ -16,8 +17,8 @@ use crate::{
     world::{Call, World},
 };
 
-const TEXT_MAX: usize = 4096;
-const CAPTION_MAX: usize = 1024;
+pub(super) const TEXT_MAX: usize = 4096;
+pub(super) const CAPTION_MAX: usize = 1024;
 const DOWNLOAD_MAX: usize = 20 * 1024 * 1024;
 const PORTS: &[u16] = &[443, 80, 88, 8443];
 
@@ -67,7 +68,10 @@ pub(super) async fn route(world: &Arc<World>, request: &Request) -> Response {
 
 fn is_known(method: &str) -> bool {
     let reading = ["getMe", "getWebhookInfo", "getFile"];
-    reading.contains(&method) || ["setWebhook", "deleteWebhook"].contains(&method) || sending(method).is_some()
+    reading.contains(&method)
+        || ["setWebhook", "deleteWebhook"].contains(&method)
+        || ["editMessageText", "editMessageCaption", "deleteMessage"].contains(&method)
+        || sending(method).is_some()
 }
 
 /// The field that carries the content of a sending method.
@@ -83,7 +87,7 @@ fn sending(method: &str) -> Option<&'static str> {
     })
 }
 
-type Fields = BTreeMap<String, Value>;
+pub(super) type Fields = BTreeMap<String, Value>;
 
 /// Parameters, wherever they stand.
 fn fields_of(request: &Request) -> Result<Fields, BotError> {
@@ -130,6 +134,15 @@ fn carry_out(
             me["supports_inline_queries"] = json!(false);
             Ok(me)
         }
+        "editMessageText" | "editMessageCaption" => {
+            let key = if method == "editMessageText" { "text" } else { "caption" };
+            known(&["chat_id", "message_id", key, "parse_mode", "entities", "link_preview_options"]);
+            changes::edit(world, bot, key, &fields)
+        }
+        "deleteMessage" => {
+            known(&["chat_id", "message_id"]);
+            changes::delete(world, bot, &fields)
+        }
         "setWebhook" => {
             known(&["url", "secret_token", "allowed_updates", "max_connections", "drop_pending_updates", "ip_address"]);
             set_webhook(world, bot, &fields)
@@ -169,7 +182,7 @@ fn carry_out(
     }
 }
 
-fn text_of<'f>(fields: &'f Fields, name: &str) -> Option<&'f str> {
+pub(super) fn text_of<'f>(fields: &'f Fields, name: &str) -> Option<&'f str> {
     fields.get(name).and_then(Value::as_str)
 }
 
@@ -257,7 +270,7 @@ fn webhook_info(bot: &BotCell) -> Value {
 }
 
 /// The chat of a request, if this bot may write to it.
-fn chat_of(world: &World, bot: &BotCell, fields: &Fields) -> Result<i64, BotError> {
+pub(super) fn chat_of(world: &World, bot: &BotCell, fields: &Fields) -> Result<i64, BotError> {
     let not_found = || BotError::bad_request("chat not found");
     let given = fields.get("chat_id").ok_or_else(|| BotError::bad_request("chat_id is empty"))?;
     let people = world.telegram.people.lock();

@@ -4,6 +4,7 @@
 //! method. What is not simulated is refused: other methods, multipart bodies, `parse_mode`, keyboards.
 
 mod bots;
+mod changes;
 mod error;
 mod handle;
 mod methods;

@@ -7,9 +7,11 @@ use super::bbcode;
 use super::wire::WireError;
 use crate::domain::capability::MediaKind;
 use crate::domain::channel::Messenger;
-use crate::domain::chat::{ChatFile, ChatKey, ChatReference, OperatorMessage};
-use crate::domain::ids::CrmUserId;
-use crate::forms::{items, member, text, text_at};
+use crate::domain::chat::{AnswerChange, ChatFile, ChatKey, ChatReference, OperatorMessage};
+use crate::domain::ids::{CrmUserId, ProviderMessageId};
+use crate::domain::message::ChangeKind;
+use crate::domain::time::Timestamp;
+use crate::forms::{items, member, text, text_at, texts};
 
 /// Operators' messages of one event, in the order of their numbers.
 ///
@@ -32,6 +34,7 @@ pub struct RawMessage {
     author: Option<CrmUserId>,
     text: String,
     files: Vec<ChatFile>,
+    change: Option<AnswerChange>,
 }
 
 impl RawMessage {
@@ -47,6 +50,7 @@ impl RawMessage {
             text: bbcode::parse(&self.text),
             files: self.files,
             echo_of: None,
+            change: self.change,
         }
     }
 }
@@ -82,9 +86,42 @@ pub(super) fn operator_event(data: &Value) -> Result<OperatorEvent, WireError> {
             author: Some(author).filter(|id| !id.is_empty() && id != "0").map(CrmUserId),
             text: text_at(element, &["message", "text"]),
             files: files.into_iter().map(file).collect(),
+            change: None,
         });
     }
     messages.sort_by_key(|message| message.reference.message.parse::<u64>().unwrap_or(u64::MAX));
+    Ok(OperatorEvent { connector, messages })
+}
+
+/// Reads the data of `ONIMCONNECTORMESSAGEUPDATE` and `ONIMCONNECTORMESSAGEDELETE`: what operators did to messages whose
+/// ids the portal knows. An edit names all ids of its message at once, a deletion each in an element of its own; they are
+/// put together again, so that one message is one change.
+///
+/// # Errors
+/// As [`operator_event`].
+pub(super) fn change_event(data: &Value, kind: ChangeKind, raised: Timestamp) -> Result<OperatorEvent, WireError> {
+    let OperatorEvent { connector, messages: read } = operator_event(data)?;
+    let elements = items(member(data, "MESSAGES").unwrap_or(&Value::Null)).into_iter();
+    let ids: Vec<(String, Vec<String>)> = elements
+        .map(|element| {
+            let id = element.pointer("/message/id").unwrap_or(&Value::Null);
+            (text_at(element, &["im", "message_id"]), texts(id))
+        })
+        .collect();
+    let mut messages: Vec<RawMessage> = Vec::new();
+    for raw in read {
+        if messages.iter().any(|known| known.reference == raw.reference) {
+            continue;
+        }
+        let own = ids.iter().filter(|(number, _)| *number == raw.reference.message).flat_map(|(_, ids)| ids);
+        let mut of: Vec<ProviderMessageId> = Vec::new();
+        for id in own.filter(|id| !id.is_empty()).map(|id| ProviderMessageId(id.clone())) {
+            if !of.contains(&id) {
+                of.push(id);
+            }
+        }
+        messages.push(RawMessage { change: Some(AnswerChange { kind, of, raised }), ..raw });
+    }
     Ok(OperatorEvent { connector, messages })
 }
 
@@ -145,6 +182,35 @@ mod tests {
         assert_eq!((first.files[0].media, first.files[0].name.as_str()), (MediaKind::Document, "offer.pdf"));
         assert_eq!(first.author, Some(CrmUserId("27".into())));
         assert_eq!((messages[1].author.clone(), messages[1].text.plain()), (None, "later".into()));
+    }
+
+    #[test]
+    fn changes_name_the_ids_of_their_messages_in_one_list_or_one_by_one() {
+        let element = |id: &str, at: usize| {
+            format!(
+                "&data%5BMESSAGES%5D%5B{at}%5D%5Bim%5D%5Bchat_id%5D=1767&data%5BMESSAGES%5D%5B{at}%5D%5Bim%5D%5Bmessage_id%5D=86497\
+                 {id}&data%5BMESSAGES%5D%5B{at}%5D%5Bchat%5D%5Bid%5D=chan_01J%3Atg.5"
+            )
+        };
+        let id = |at: usize, rest: &str, value: &str| {
+            format!("&data%5BMESSAGES%5D%5B{at}%5D%5Bmessage%5D%5Bid%5D{rest}={value}")
+        };
+        let read = |elements: &str, kind| {
+            let form = format!("data%5BCONNECTOR%5D=mostik_main_telegram&data%5BLINE%5D=7{elements}");
+            let form = decode(form.as_bytes(), FormLimits::default()).unwrap();
+            change_event(&form["data"], kind, Timestamp(9)).unwrap().messages
+        };
+        let list = id(0, "%5B0%5D", "5%3A1") + &id(0, "%5B1%5D", "5%3A2");
+        let edits = read(&element(&list, 0), ChangeKind::Edit);
+        let each = element(&id(0, "", "5%3A1"), 0) + &element(&id(1, "", "5%3A2"), 1);
+        let deletions = read(&each, ChangeKind::Withdraw);
+        for (messages, kind) in [(edits, ChangeKind::Edit), (deletions, ChangeKind::Withdraw)] {
+            let [message] = messages.as_slice() else { panic!("one message, one change: {messages:?}") };
+            let of = ["5:1", "5:2"].map(|id| ProviderMessageId(id.to_owned())).to_vec();
+            assert_eq!(message.change, Some(AnswerChange { kind, of, raised: Timestamp(9) }));
+        }
+        let old = read(&element(&id(0, "", "5%3A1"), 0), ChangeKind::Edit);
+        assert_eq!(old[0].change.as_ref().unwrap().of.len(), 1, "older portals name one id alone");
     }
 
     #[test]

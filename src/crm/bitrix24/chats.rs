@@ -22,6 +22,7 @@ use crate::domain::effect::{Applied, CrmEffect, CrmError, PortalTrouble};
 use crate::domain::event::InboundContent;
 use crate::domain::ids::ProviderMessageId;
 use crate::domain::language::Language;
+use crate::domain::message::ChangeKind;
 use crate::domain::outcome::{ErrorCode, FailureClass};
 use crate::domain::portal::Portal;
 use crate::domain::text::excerpt;
@@ -44,6 +45,9 @@ const STATUS: &str = "imconnector.status";
 const ACTIVATE: &str = "imconnector.activate";
 const SET_DATA: &str = "imconnector.connector.data.set";
 const SET_ERROR: &str = "imconnector.set.error";
+
+/// The portal has nobody who could be the author.
+const NO_SUCH_USER: &str = "CONNECTOR_PROXY_NO_USER_IM";
 
 /// Longest name of a client that the portal takes.
 const NAME_MAX: usize = 25;
@@ -69,7 +73,8 @@ pub(super) fn verdict_method(verdict: &ChatVerdict) -> &'static str {
 ///
 /// The call succeeds as a whole though the message failed, so its own element decides. A message that is nothing but a
 /// file which the portal could not fetch is refused; the next try may have more luck.
-pub(super) fn read_shown(with_file: bool, value: &Value) -> Result<Applied, CrmError> {
+pub(super) fn read_shown(with_file: bool, answer: Result<&Value, CrmError>) -> Result<Applied, CrmError> {
+    let value = answer.map_err(|error| if error.code == NO_SUCH_USER { no_such_author(error.text) } else { error })?;
     let element = value.pointer("/DATA/RESULT").map(items).unwrap_or_default().into_iter().next();
     let Some(element) = element else {
         let text = "the answer says nothing of the message";
@@ -77,10 +82,18 @@ pub(super) fn read_shown(with_file: bool, value: &Value) -> Result<Applied, CrmE
     };
     if member(element, "SUCCESS").and_then(flag) == Some(false) {
         let said = member(element, "ERRORS").map(texts).unwrap_or_default().join("; ");
+        if said.contains(NO_SUCH_USER) {
+            return Err(no_such_author(said));
+        }
         let class = if with_file { FailureClass::Unavailable } else { FailureClass::Rejected };
         return Err(own(class, PortalTrouble::None, "message_refused", said));
     }
     Ok(Applied::Shown(text_at(element, &["session", "CHAT_ID"])))
+}
+
+/// The author has left: it is tried again with another.
+fn no_such_author(said: String) -> CrmError {
+    own(FailureClass::Unavailable, PortalTrouble::None, CrmError::AUTHOR_REFUSED, said)
 }
 
 impl Bitrix24 {
@@ -326,7 +339,12 @@ fn note_of(language: Language, verdict: &ChatVerdict) -> String {
     let advice = i18n::advice(language, failure.code);
     let words = unmarked(&excerpt(&words, LENGTH));
     let values = [("text", words.as_str()), ("reason", reason.as_str()), ("advice", advice.as_str())];
-    let key = if failure.code == ErrorCode::Undecided { "chat.undecided" } else { "chat.not_sent" };
+    let key = match verdict.answer.change.as_ref().map(|change| change.kind) {
+        Some(ChangeKind::Edit) => "chat.not_edited",
+        Some(ChangeKind::Withdraw) => "chat.not_withdrawn",
+        None if failure.code == ErrorCode::Undecided => "chat.undecided",
+        None => "chat.not_sent",
+    };
     i18n::text(language, key, &values)
 }
 
@@ -467,6 +485,7 @@ impl Bitrix24 {
             ("SIZE", "90%".into()),
             ("POSITION", "center".into()),
         ]);
+        let changes = if connector.changes { "Y" } else { "N" };
         vec![
             ("ID", id.into()),
             ("NAME", connector.name.of(portal.language).into()),
@@ -474,9 +493,9 @@ impl Bitrix24 {
             ("PLACEMENT_HANDLER", handler.into()),
             // A client's message stays as it came; operators sign as their line says, not before every text.
             ("DEL_EXTERNAL_MESSAGES", "N".into()),
-            // No messenger behind these connectors edits or deletes yet, so the portal does not offer it.
-            ("EDIT_INTERNAL_MESSAGES", "N".into()),
-            ("DEL_INTERNAL_MESSAGES", "N".into()),
+            // Where the messenger takes nothing back, the portal does not offer it.
+            ("EDIT_INTERNAL_MESSAGES", changes.into()),
+            ("DEL_INTERNAL_MESSAGES", changes.into()),
             ("NEWSLETTER", "N".into()),
             ("NEED_SYSTEM_MESSAGES", "Y".into()),
             ("NEED_SIGNATURE", "N".into()),

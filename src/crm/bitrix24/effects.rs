@@ -83,6 +83,7 @@ impl Bitrix24 {
                         self.or_rest(portal, method, now, || Plan::Post(self.push_post(portal, post, &mut batch)))
                     }
                 },
+                CrmEffect::Verdict(verdict) if verdict.is_silent() => Plan::Settled(Ok(Applied::Done)),
                 CrmEffect::Verdict(verdict) => {
                     let method = chats::verdict_method(verdict);
                     self.or_rest(portal, method, now, || Plan::Verdict(self.push_verdict(portal, verdict, &mut batch)))
@@ -108,10 +109,10 @@ impl Bitrix24 {
             .enumerate()
             .map(|(at, plan)| match plan {
                 Plan::Settled(result) => result,
-                Plan::Post(entry_at) => entry(entry_at, false).and_then(|value| {
+                Plan::Post(entry_at) => {
                     let with_file = matches!(effects.get(at), Some(CrmEffect::Post(post)) if post.is_with_file());
-                    chats::read_shown(with_file, value)
-                }),
+                    chats::read_shown(with_file, entry(entry_at, false))
+                }
                 Plan::Verdict(_) if told.contains(&at) => Ok(Applied::Done),
                 Plan::Verdict(entry_at) => entry(entry_at, true).map(|_| Applied::Done),
                 Plan::Add(at) => entry(at, false).and_then(|id| read_id(id).map(Applied::Comment)),

@@ -16,6 +16,7 @@ use subtle::ConstantTimeEq;
 
 use super::chat_events::{self, OperatorEvent};
 use crate::crm::TokenPair;
+use crate::domain::message::ChangeKind;
 use crate::domain::portal::{CardKind, CardRef};
 use crate::domain::time::{Millis, Timestamp};
 use crate::forms::{at, flag, integer, items, member, text};
@@ -227,7 +228,7 @@ pub enum Event {
         /// The administrator asked to delete the data too.
         clean: bool,
     },
-    /// ONIMCONNECTORMESSAGEADD: operators wrote in chats of a connector.
+    /// ONIMCONNECTORMESSAGEADD, …UPDATE and …DELETE: operators wrote in chats of a connector, or changed what they wrote.
     Operator(OperatorEvent),
     /// ONIMCONNECTORSTATUSDELETE: a connector was taken off an open line; our own doing is told too.
     ConnectorOff {
@@ -266,12 +267,17 @@ pub fn event_call(form: &Value) -> Result<EventCall, WireError> {
     let data = member(form, "data").unwrap_or(&Value::Null);
     let language = || member(data, "LANGUAGE_ID").and_then(text).unwrap_or_default();
     let is_set = |key: &str| member(data, key).and_then(flag);
+    let ts = member(form, "ts").and_then(integer).map(Timestamp::from_seconds);
+    // Without its time an event counts as older than any that tells.
+    let raised = ts.unwrap_or_default();
     let event = match name.as_str() {
         "" => return Err(WireError::Malformed("event is missing".to_owned())),
         "ONAPPINSTALL" => Event::Install { language: language(), installed: is_set("INSTALLED").unwrap_or(true) },
         "ONAPPUPDATE" => Event::Update { language: language() },
         "ONAPPUNINSTALL" => Event::Uninstall { clean: is_set("CLEAN").unwrap_or(false) },
         "ONIMCONNECTORMESSAGEADD" => Event::Operator(chat_events::operator_event(data)?),
+        "ONIMCONNECTORMESSAGEUPDATE" => Event::Operator(chat_events::change_event(data, ChangeKind::Edit, raised)?),
+        "ONIMCONNECTORMESSAGEDELETE" => Event::Operator(chat_events::change_event(data, ChangeKind::Withdraw, raised)?),
         "ONIMCONNECTORSTATUSDELETE" => {
             let (connector, place) = chat_events::status_deleted(data);
             Event::ConnectorOff { connector, place }
@@ -279,7 +285,7 @@ pub fn event_call(form: &Value) -> Result<EventCall, WireError> {
         "ONIMCONNECTORLINEDELETE" => Event::LineGone { place: chat_events::line_deleted(data) },
         other => Event::Other(other.to_owned()),
     };
-    Ok(EventCall { event, ts: member(form, "ts").and_then(integer).map(Timestamp::from_seconds), auth })
+    Ok(EventCall { event, ts, auth })
 }
 
 /// Tokens of the person looking at a page.

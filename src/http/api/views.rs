@@ -79,7 +79,7 @@ pub(super) struct MessageDetail {
 /// What a message consists of.
 #[derive(Serialize, ToSchema, Default)]
 pub(super) struct ContentView {
-    /// `text`, `media`, `template`, or `other` for what has no better word; `check_phone`, `rename_chat` or `tag_dialog` for what a robot did that is no message.
+    /// `text`, `media`, `template`, or `other` for what has no better word; `check_phone`, `rename_chat` or `tag_dialog` for what a robot did that is no message; `edit` or `withdraw` for what an operator did to an earlier message.
     kind: &'static str,
     /// The text, or the caption of a file.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,7 +155,11 @@ impl MessageView {
             card: record.card.map(|card| card.to_string()),
             content: match &history.inbound_content {
                 Some(stored) => inbound(stored),
-                None => outbound(&record.draft.content, record.draft.fallback.as_ref()),
+                None => {
+                    let view = outbound(&record.draft.content, record.draft.fallback.as_ref());
+                    let change = record.draft.change.as_ref().map(|change| change.kind.code());
+                    ContentView { kind: change.unwrap_or(view.kind), ..view }
+                }
             },
             used_fallback: record.used_fallback,
             silence: record.silence.map(Silence::code),

@@ -253,9 +253,10 @@ fn view_of(state: &State, language: Language, dialog: &CardDialog) -> DialogView
     }
 }
 
-/// False for what was done about a person without a word to them.
+/// False for what was done about a person without a word to them, and for changes of earlier words.
 fn is_said(history: &MessageHistory) -> bool {
-    !matches!(history.record.draft.content, Content::Deed(_))
+    // A change shows in the messenger on the message that it is about.
+    !matches!(history.record.draft.content, Content::Deed(_)) && history.record.draft.change.is_none()
 }
 
 fn message_of(language: Language, history: &MessageHistory) -> MessageView {

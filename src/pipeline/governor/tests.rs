@@ -309,3 +309,36 @@ fn a_result_given_once_more_waits_like_a_comment() {
     lanes.remove("reply:3", NOW);
     assert_eq!(lanes.awaited(), 0);
 }
+
+/// Five hundred messages of robots are to be shown in chats, and a client writes.
+#[test]
+fn a_clients_word_does_not_wait_for_what_robots_have_sent() {
+    let mut lanes = Lanes::default();
+    for card in 0..500 {
+        let mut mirror = Simulation::job(JobKind::Chat, card, NOW.0);
+        mirror.job.lane = Job::lane_past(&card.to_string());
+        lanes.push(mirror, NOW);
+    }
+    let later = NOW.plus(Millis::seconds(3));
+    let mut under_way = UnderWay::default();
+    // A portal that takes two calls a second has three under way, and one of them is kept free.
+    for _ in 0..2 {
+        let (call, _) = next_call(&mut lanes, budget(50.0), under_way, BATCH, later);
+        let call = call.expect("there is room for it");
+        assert_eq!((call.group, call.awaited, call.jobs.len()), (Group::Mirrors, false, CHATS_MAX));
+        *under_way.count(call.awaited) += 1;
+    }
+    assert!(next_call(&mut lanes, budget(50.0), under_way, BATCH, later).0.is_none(), "one call is kept free");
+    // The word of a client whose chat waits for its mirror as well: that one comes afterwards.
+    let mut word = Simulation::job(JobKind::Chat, 499, NOW.0);
+    word.job.id = "chat:word".to_owned();
+    lanes.push(word, later);
+    let (call, _) = next_call(&mut lanes, budget(2.0), under_way, BATCH, later);
+    let call = call.expect("it leaves though the bucket is nearly empty");
+    assert_eq!((call.group, call.awaited, call.jobs.len()), (Group::Chats, true, 1));
+    assert_eq!(call.jobs[0].job.id, "chat:word");
+    assert!(
+        next_call(&mut lanes, budget(2.0), UnderWay::default(), BATCH, later).0.is_none(),
+        "the reserve is for people"
+    );
+}

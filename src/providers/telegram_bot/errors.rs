@@ -56,6 +56,10 @@ pub(super) const ERRORS: &[Row] = &[
     row(400, "need administrator rights", NotPermitted, ErrorCode::NotInGroup),
     row(400, "chat_write_forbidden", NotPermitted, ErrorCode::NotInGroup),
     row(400, "topic_closed", NotPermitted, ErrorCode::NotInGroup),
+    // A message that cannot be changed or deleted, or not any more.
+    row(400, "message to edit not found", Rejected, ErrorCode::CannotChange),
+    row(400, "message can't be edited", Rejected, ErrorCode::CannotChange),
+    row(400, "message can't be deleted", Rejected, ErrorCode::CannotChange),
     // The content.
     row(400, "message text is empty", Rejected, ErrorCode::NoContent),
     row(400, "message is too long", Rejected, ErrorCode::TooLong),
@@ -105,6 +109,15 @@ impl VendorError {
         let words = self.words.to_lowercase();
         ERRORS.iter().find(|row| row.code == self.code && words.contains(row.words))
     }
+}
+
+/// True when a change is refused because it has been carried out before.
+pub(super) fn is_done_before(answer: &Answer) -> bool {
+    let done = ["message is not modified", "message to delete not found"];
+    VendorError::read(answer).is_some_and(|error| {
+        let words = error.words.to_lowercase();
+        error.code == 400 && done.iter().any(|own| words.contains(own))
+    })
 }
 
 /// Judges an answer that is not an acceptance.

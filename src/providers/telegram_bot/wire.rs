@@ -9,6 +9,7 @@
 use serde::Serialize;
 
 use crate::domain::capability::MediaKind;
+use crate::domain::ids::ProviderMessageId;
 use crate::domain::message::{OutboundContent, OutboundMessage};
 use crate::domain::outcome::{ErrorCode, Failure};
 
@@ -29,6 +30,22 @@ struct Send<'a> {
     caption: &'a str,
 }
 
+/// A change of a message that was sent.
+#[derive(Serialize)]
+struct Change<'a> {
+    chat_id: Chat<'a>,
+    message_id: i64,
+    #[serde(flatten)]
+    words: Option<Words<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Words<'a> {
+    Text(&'a str),
+    Caption(&'a str),
+}
+
 /// The key equals the method's own word.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,6 +63,7 @@ enum Content<'a> {
 /// # Errors
 /// - `CannotWriteFirst`: the address is no chat of this messenger.
 /// - `Unsupported`: a template, which the vendor does not have.
+/// - `CannotChange`: the id of the message to be changed is none of this vendor.
 pub(super) fn body(message: &OutboundMessage) -> Result<(&'static str, Vec<u8>), Failure> {
     let chat_id = chat(&message.to).ok_or_else(|| Failure::new(ErrorCode::CannotWriteFirst))?;
     let (method, content, caption) = match &message.content {
@@ -57,9 +75,30 @@ pub(super) fn body(message: &OutboundMessage) -> Result<(&'static str, Vec<u8>),
         OutboundContent::Template(filled) => {
             return Err(Failure::with(ErrorCode::Unsupported, filled.id.name.clone()));
         }
+        OutboundContent::Edit { of, body, caption: true } => {
+            return change("editMessageCaption", chat_id, of, Some(Words::Caption(body)));
+        }
+        OutboundContent::Edit { of, body, caption: false } => {
+            return change("editMessageText", chat_id, of, Some(Words::Text(body)));
+        }
+        OutboundContent::Withdraw { of } => return change("deleteMessage", chat_id, of, None),
     };
     let send = Send { chat_id, content, caption };
     let body = serde_json::to_vec(&send).map_err(|e| Failure::with(ErrorCode::BadRequest, e.to_string()))?;
+    Ok((method, body))
+}
+
+/// A message's id is that of its chat and its number there.
+fn change(
+    method: &'static str,
+    chat_id: Chat<'_>,
+    of: &ProviderMessageId,
+    words: Option<Words<'_>>,
+) -> Result<(&'static str, Vec<u8>), Failure> {
+    let number = of.as_str().rsplit(':').next().and_then(|number| number.parse().ok());
+    let message_id = number.ok_or_else(|| Failure::new(ErrorCode::CannotChange))?;
+    let change = Change { chat_id, message_id, words };
+    let body = serde_json::to_vec(&change).map_err(|e| Failure::with(ErrorCode::BadRequest, e.to_string()))?;
     Ok((method, body))
 }
 
@@ -123,6 +162,21 @@ mod tests {
         }
         let named = sent("tg.@shop_news", OutboundContent::Text("a".into())).unwrap();
         assert_eq!(named.1, json!({"chat_id": "@shop_news", "text": "a"}));
+    }
+
+    #[test]
+    fn a_change_names_the_message_by_its_number() {
+        let of = || ProviderMessageId("512000111:61".into());
+        let edit = |caption| OutboundContent::Edit { of: of(), body: "Новые слова".into(), caption };
+        let (method, body) = sent("tg.512000111", edit(false)).unwrap();
+        assert_eq!(method, "editMessageText");
+        assert_eq!(body, json!({"chat_id": 512_000_111, "message_id": 61, "text": "Новые слова"}));
+        let (method, body) = sent("tg.512000111", edit(true)).unwrap();
+        assert_eq!((method, &body["caption"]), ("editMessageCaption", &json!("Новые слова")));
+        let (method, body) = sent("tg.512000111", OutboundContent::Withdraw { of: of() }).unwrap();
+        assert_eq!((method, body), ("deleteMessage", json!({"chat_id": 512_000_111, "message_id": 61})));
+        let foreign = OutboundContent::Withdraw { of: ProviderMessageId("wamid.X".into()) };
+        assert_eq!(sent("tg.512000111", foreign), Err(ErrorCode::CannotChange));
     }
 
     #[test]

@@ -127,6 +127,7 @@ fn is_false(flag: &bool) -> bool {
 /// - `Unsupported`: a caption under audio, which the vendor has no place for. Preflight sends such a caption as a
 ///   message of its own; one that gets here is refused, because to send without it would lose words unseen. The same
 ///   for a template whose header is a sound.
+/// - `CannotChange`: what was sent stays as it is.
 pub(super) fn body(message: &OutboundMessage) -> Result<Vec<u8>, Failure> {
     let address = address(&message.to)?;
     let (kind, payload) = match &message.content {
@@ -136,6 +137,9 @@ pub(super) fn body(message: &OutboundMessage) -> Result<Vec<u8>, Failure> {
         }
         OutboundContent::Media { media, link, caption, filename } => media_payload(*media, link, caption, filename)?,
         OutboundContent::Template(filled) => ("template", Payload::Template(template(filled)?)),
+        OutboundContent::Edit { .. } | OutboundContent::Withdraw { .. } => {
+            return Err(Failure::new(ErrorCode::CannotChange));
+        }
     };
     let envelope = Envelope {
         messaging_product: "whatsapp",

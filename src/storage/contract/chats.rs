@@ -150,6 +150,7 @@ mod promises {
                 text: Markup::default(),
                 files: Vec::new(),
                 echo_of: None,
+                change: None,
             };
             let key = format!("chat:{number}");
             let plain = command(&portal, id, WaitFor::Accepted);

@@ -88,6 +88,7 @@ const HOMES: &[(&str, Home)] = &[
     ("dialogs", Home::Told(of_channel!("t.channel_id"))),
     ("chats", Home::Told("t.portal_id")),
     ("chat_mirrors", Home::Told("t.portal_id")),
+    ("chat_changes", Home::Told("t.portal_id")),
     ("dialog_tags", Home::Told(of_channel!("t.channel_id"))),
     ("chat_phones", Home::Told(of_channel!("t.channel_id"))),
     ("messages", Home::Told(of_message!("t.id"))),
@@ -160,6 +161,10 @@ async fn live(world: &World) {
         (
             "chat_mirrors (message_id, channel_id, peer, portal_id, author, print, calls, heard, echoes, until_ms, asked_ms)",
             format!("'{message}', '{channel}', '79161234567', '{portal}', '', '', 0, 0, ',', 0, 1"),
+        ),
+        (
+            "chat_changes (key, portal_id, command_id, raised_ms, gone, changed_ms)",
+            format!("'{portal}:1', '{portal}', '{command}', 1, 0, 1"),
         ),
         ("dialog_tags (channel_id, peer, tag, set_ms)", format!("'{channel}', '79161234567', 'vip', 1")),
         ("chat_phones (channel_id, phone, peer, shared_ms)", format!("'{channel}', '79161234567', 'tg.1', 1")),

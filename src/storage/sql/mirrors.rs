@@ -10,6 +10,10 @@ statements! {
     /// An echo of a message was heard, unless another was meanwhile.
     CHAT_MIRROR_HEARD = "UPDATE chat_mirrors SET heard = heard + 1, echoes = echoes || $3 || ','
         WHERE message_id = $1 AND heard = $2 AND heard < calls";
+    /// The CRM does not take this author, and has shown nothing.
+    CHAT_MIRROR_REFUSED = "UPDATE chat_mirrors SET refused = author, author = '',
+            calls = CASE WHEN calls > heard THEN calls - 1 ELSE calls END
+        WHERE message_id = $1 AND author = $2";
     /// Deletes what was shown in a portal's chats.
     CLEAN_CHAT_MIRRORS = "DELETE FROM chat_mirrors WHERE portal_id = $1";
     /// Messages past chats, of which nothing is under way.
@@ -38,7 +42,7 @@ batches! {
     CHAT_MIRRORS["t"] = "WITH v(id) AS (VALUES {rows})
         SELECT m.id, m.channel_id, m.peer, m.content, m.command_id, m.responsible, m.provider_id,
             COALESCE(m.accepted_ms, m.sent_ms, m.created_ms) AS at_ms, COALESCE(d.name, '') AS name,
-            h.messenger, h.place, h.crm_chat, r.author
+            h.messenger, h.place, h.crm_chat, r.author, r.refused
         FROM v JOIN chat_mirrors r ON r.message_id = v.id
         JOIN messages m ON m.id = v.id
         JOIN chats h ON h.channel_id = m.channel_id AND h.peer = m.peer

@@ -71,6 +71,8 @@ pub(crate) fn register(hit: &mut Hit<'_>, params: &Php) -> Result {
         name,
         needs_signature: yes("NEED_SIGNATURE"),
         needs_system: yes("NEED_SYSTEM_MESSAGES"),
+        edits: yes("EDIT_INTERNAL_MESSAGES"),
+        deletes: yes("DEL_INTERNAL_MESSAGES"),
     };
     // Whoever registers an id takes it over (§5.2).
     state.openlines.connectors.insert(id, connector);

@@ -3,7 +3,9 @@
 use anyhow::{Context as _, bail};
 
 use super::{
-    Attachment, Chat, ChatAuthor, Notification, Standing, connectors::status_delete, messages::operator_event,
+    Attachment, Chat, ChatAuthor, Notification, Standing,
+    connectors::status_delete,
+    messages::{change_event, operator_event},
 };
 use crate::{
     bitrix24::{Portal, events, events::Raised},
@@ -70,6 +72,52 @@ impl Portal {
     /// An operator sends files, with or without words; gives the message's number.
     pub fn operator_sends(&self, chat: i64, user_id: i64, text: &str, files: Vec<Attachment>) -> anyhow::Result<i64> {
         self.says(chat, ChatAuthor::Employee(user_id), text, files)
+    }
+
+    /// An operator gives a message of theirs other words.
+    pub fn operator_edits(&self, chat: i64, user_id: i64, message: i64, text: &str) -> anyhow::Result<()> {
+        self.changes(chat, user_id, message, Some(text))
+    }
+
+    /// An operator deletes a message of theirs.
+    pub fn operator_deletes(&self, chat: i64, user_id: i64, message: i64) -> anyhow::Result<()> {
+        self.changes(chat, user_id, message, None)
+    }
+
+    fn changes(&self, number: i64, user_id: i64, message: i64, text: Option<&str>) -> anyhow::Result<()> {
+        let mut state = self.cell.state.lock();
+        let user = state.users.get(&user_id).map(|user| format!("{} {}", user.name, user.last_name));
+        let name = user.with_context(|| format!("no user {user_id}"))?;
+        let lines = &mut state.openlines;
+        let chat = lines.chats.get_mut(&number).with_context(|| format!("no chat {number}"))?;
+        let connector = lines.connectors.get(&chat.connector);
+        if !connector.is_some_and(|own| if text.is_some() { own.edits } else { own.deletes }) {
+            bail!("the portal does not offer that with this connector");
+        }
+        let at =
+            chat.messages.iter().position(|own| own.id == message).with_context(|| format!("no message {message}"))?;
+        if chat.messages[at].author != ChatAuthor::Employee(user_id) {
+            bail!("message {message} is somebody else's");
+        }
+        let ids = chat.messages[at].external_ids.clone();
+        match text {
+            Some(text) => text.clone_into(&mut chat.messages[at].text),
+            None => {
+                chat.messages.remove(at);
+            }
+        }
+        // In edits the signature stands a little differently (§5.8).
+        let signed = text.map(|text| match connector.is_some_and(|own| own.needs_signature) {
+            true => format!("[b]{name}:[/b][br] {text}"),
+            false => text.to_owned(),
+        });
+        let raised = change_event(chat, message, &ids, signed.as_deref(), connector);
+        drop(state);
+        if let Some(raised) = raised {
+            events::flush(&self.world, &self.cell, vec![raised], Some(user_id), None);
+        }
+        self.world.change("chat", &self.cell.member_id, number.to_string());
+        Ok(())
     }
 
     /// The portal says something to the client by itself (a greeting); gives the message's number.

@@ -133,7 +133,7 @@ fn take(hit: &mut Hit<'_>, connector: &str, line: i64, element: &Php) -> Php {
     let employee = text_of(element, "message", "user_id").parse::<i64>().ok().filter(|id| *id > 0);
     let (now, mut raised) = (hit.now, None);
     let mut state = hit.portal.state.lock();
-    if employee.is_some_and(|id| !state.users.contains_key(&id)) {
+    if employee.is_some_and(|id| state.users.get(&id).is_none_or(|user| user.fired)) {
         drop(state);
         return failed(hit, "CONNECTOR_PROXY_NO_USER_IM");
     }
@@ -205,6 +205,42 @@ pub(crate) fn operator_event(
     ]);
     let only = connector.map(|own| own.client_id.as_str().into());
     Raised { only, ..Raised::new("ONIMCONNECTORMESSAGEADD", data) }
+}
+
+/// ONIMCONNECTORMESSAGEUPDATE or ONIMCONNECTORMESSAGEDELETE of one message (§5.8): an edit lists all ids, a deletion has an
+/// element for each. Nobody is told of a message that was never confirmed with its ids (§5.7).
+pub(crate) fn change_event(
+    chat: &Chat,
+    number: i64,
+    external_ids: &[String],
+    text: Option<&str>,
+    connector: Option<&super::Connector>,
+) -> Option<Raised> {
+    if external_ids.is_empty() {
+        return None;
+    }
+    let element = |message: Php| {
+        Php::map([
+            ("im", Php::map([("chat_id", chat.id.to_string().into()), ("message_id", number.to_string().into())])),
+            ("message", message),
+            ("chat", Php::map([("id", chat.external_chat.as_str().into())])),
+        ])
+    };
+    let ids = external_ids.iter().map(|id| Php::from(id.as_str()));
+    let (name, elements) = match text {
+        Some(text) => {
+            let message = Php::map([("id", Php::list(ids)), ("text", text.into())]);
+            ("ONIMCONNECTORMESSAGEUPDATE", vec![element(message)])
+        }
+        None => ("ONIMCONNECTORMESSAGEDELETE", ids.map(|id| element(Php::map([("id", id)]))).collect()),
+    };
+    let data = Php::map([
+        ("CONNECTOR", chat.connector.as_str().into()),
+        ("LINE", chat.line.to_string().into()),
+        ("MESSAGES", Php::list(elements)),
+    ]);
+    let only = connector.map(|own| own.client_id.as_str().into());
+    Some(Raised { only, ..Raised::new(name, data) })
 }
 
 pub(crate) fn send_delivery(hit: &mut Hit<'_>, params: &Php) -> Result {

@@ -1,7 +1,6 @@
 //! Open lines: connectors, the lines they stand on, and the chats in which operators answer. Source: §5, §8.6.
 //!
-//! Not simulated, and refused: attachments, avatars and group chats of `imconnector.send.messages`, edits and deletes by
-//! operators, reading statuses.
+//! Not simulated, and refused: attachments, avatars and group chats of `imconnector.send.messages`, reading statuses.
 
 mod chats;
 mod connectors;
@@ -46,6 +45,8 @@ pub(crate) struct Connector {
     pub(crate) name: String,
     pub(crate) needs_signature: bool,
     pub(crate) needs_system: bool,
+    pub(crate) edits: bool,
+    pub(crate) deletes: bool,
 }
 
 /// How a connector stands on a line.

@@ -90,8 +90,14 @@ fn catalogue() -> Vec<String> {
 }
 
 /// Events behind those of the application's life, in the order of the manifest.
-const OTHER_EVENTS: [&str; 4] =
-    ["ONAPPTEST", "ONIMCONNECTORMESSAGEADD", "ONIMCONNECTORSTATUSDELETE", "ONIMCONNECTORLINEDELETE"];
+const OTHER_EVENTS: [&str; 6] = [
+    "ONAPPTEST",
+    "ONIMCONNECTORMESSAGEADD",
+    "ONIMCONNECTORMESSAGEUPDATE",
+    "ONIMCONNECTORMESSAGEDELETE",
+    "ONIMCONNECTORSTATUSDELETE",
+    "ONIMCONNECTORLINEDELETE",
+];
 /// Tabs on cards of a portal with one smart process.
 const TABS: [&str; 5] = [
     "CRM_LEAD_DETAIL_TAB",
