@@ -95,6 +95,7 @@ macro_rules! command_is_over {
 
 // Below the macros, which they use.
 mod chats;
+mod crm_chats;
 mod deeds;
 mod mirrors;
 mod pages;
@@ -103,15 +104,23 @@ mod retention;
 pub(super) mod transfer;
 mod troubles;
 
-pub(super) use self::{chats::*, deeds::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*};
+pub(super) use self::{chats::*, crm_chats::*, deeds::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*};
 
 /// Every single statement of every theme by name.
 #[cfg(test)]
 pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
-    [STATEMENTS, chats::STATEMENTS, mirrors::STATEMENTS, pages::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        STATEMENTS,
+        chats::STATEMENTS,
+        crm_chats::STATEMENTS,
+        mirrors::STATEMENTS,
+        pages::STATEMENTS,
+        portals::STATEMENTS,
+        retention::STATEMENTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// Every many-row statement of every theme by name.
