@@ -132,6 +132,11 @@ impl Amocrm {
         let keys = self.keys_of(portal)?;
         let account = self.amojo_id(portal).await?;
         let body = json!({"account_id": account, "title": TITLE, "hook_api_version": "v2"});
+        if self.known_scope(portal).await?.is_none() {
+            // A hook may come before the answer is kept, and comes once; this is what the vendor always answers.
+            let expected = format!("{}_{account}", keys.channel_id);
+            self.store.save_registration(&portal.id, SCOPE, Some(&expected)).await.map_err(store_down)?;
+        }
         let path = format!("/v2/origin/custom/{}/connect", keys.channel_id);
         let answer = self.amojo.call(keys, portal, Ask::post("chats_connect", &path, &body)).await;
         let answer = answer.map_err(|refusal| match refusal.status {
