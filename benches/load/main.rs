@@ -21,6 +21,10 @@
 #[expect(dead_code, reason = "the tests use more of it")]
 mod world;
 
+/// As in the service: the simulated vendors should not be what is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod accepts;
 mod claims;
 mod client;

@@ -94,6 +94,15 @@ impl MessageState {
         if self.rank() < news.enters_below() { news } else { self }
     }
 
+    /// True while something must still come: that it leaves, or that the messenger confirms it.
+    #[must_use]
+    pub fn is_awaited(self) -> bool {
+        match self {
+            Self::Queued | Self::Undecided | Self::Accepted | Self::Sent => true,
+            Self::Delivered | Self::Read | Self::Failed | Self::Cancelled => false,
+        }
+    }
+
     /// True when nothing can follow.
     #[must_use]
     pub fn is_final(self) -> bool {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use tracing::Instrument as _;
 
@@ -343,7 +342,8 @@ impl Runs<'_> {
             let span = attempt_span(&queued);
             self.send(channel, provider, queued, ready, &run).instrument(span)
         });
-        tokio::join!(lease::within(pass, join_all(sends)), self.not_begun(refused));
+        let sends = sends.collect::<FuturesUnordered<_>>().collect::<()>();
+        tokio::join!(lease::within(pass, sends), self.not_begun(refused));
     }
 
     /// Withdrawn, somebody else's, or behind a message that another process took over and of which the next look brings

@@ -10,10 +10,11 @@ use crate::crm::Budget;
 use crate::domain::time::{Millis, Timestamp};
 use crate::storage::writer::Queued;
 
-/// Calls to one portal under way at once …
-const CALLS_MAX: usize = 3;
-/// … of them calls that nobody waits for, so that a slow portal still has a free one for a waiting robot.
-const UNAWAITED_MAX: usize = 2;
+/// Calls to one portal under way at once: at least so many, and for a portal that takes more of them a second, as many as
+/// that; the last one is for what somebody waits for, so that a slow portal still has a free one for a waiting robot.
+const CALLS_AT_ONCE: usize = 3;
+/// Most.
+const CALLS_MAX: usize = 16;
 /// A call gathers for this long at least: what comes together leaves together.
 const GATHER_LEAST: Millis = Millis(50);
 /// Milliseconds more with an empty bucket.
@@ -39,8 +40,10 @@ pub struct UnderWay {
 }
 
 impl UnderWay {
-    fn has_room(self, awaited: bool) -> bool {
-        self.awaited + self.unawaited < CALLS_MAX && (awaited || self.unawaited < UNAWAITED_MAX)
+    fn has_room(self, awaited: bool, budget: Budget) -> bool {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a handful, never negative")]
+        let at_once = (budget.per_second.clamp(0.0, CALLS_MAX as f64).ceil() as usize).max(CALLS_AT_ONCE);
+        self.awaited + self.unawaited < at_once && (awaited || self.unawaited < at_once - 1)
     }
 
     /// Where calls of this kind are counted.
@@ -72,7 +75,7 @@ pub fn next_call(
         let batch_max = if group == Group::Chats { CHATS_MAX.min(batch_max) } else { batch_max };
         let due = lanes.due(group, batch_max, now);
         let awaited = due.awaited > 0 || matches!(group, Group::Commands | Group::Chats);
-        if !under_way.has_room(awaited) {
+        if !under_way.has_room(awaited, budget) {
             continue;
         }
         // A call full of comments with a few results in it is not what results should be spent on while more of them

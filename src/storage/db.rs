@@ -18,8 +18,8 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Arguments, ConnectOptions, Connection as _, Executor, PgPool, Postgres, Row as _, SqlSafeStr, Transaction};
 
 use super::StorageError;
-use super::sql;
 use super::sqlite::{self, LocalRow, Readers, SqliteTx, Writer};
+use super::{planner, sql};
 
 /// Most rows one statement of SQLite takes; a power of two. Bounds the number of prepared statements.
 const ROWS_MAX: usize = 128;
@@ -31,6 +31,8 @@ pub(super) const STATEMENTS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 /// a rush of 10,000 jobs then reads all of them with every statement, until the next ANALYZE.
 const POSTGRES_SETTINGS: &str =
     "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
+/// Most connections to PostgreSQL: four writers, and what is read meanwhile.
+const CONNECTIONS: u32 = 10;
 /// Longest wait for a connection.
 pub(super) const ACQUIRE: Duration = Duration::from_secs(5);
 
@@ -115,7 +117,7 @@ pub(super) use args;
 /// SQLite finds numbered places by a linear search and would spend its time on names.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch {
-    /// Text with `VALUES {rows}` once.
+    /// Text with `VALUES {rows}` once; `{lock}` at its end holds the rows of the table `c` for [`Tx::lock`].
     pub(super) text: &'static str,
     /// One letter per value of a row: `t` text, `i` whole number.
     pub(super) kinds: &'static str,
@@ -237,12 +239,14 @@ impl Db {
     }
 
     async fn open_postgres(options: PgConnectOptions) -> Result<Self, StorageError> {
-        let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(ACQUIRE).after_connect(|connection, _| {
-            Box::pin(async move {
-                connection.execute(POSTGRES_SETTINGS).await?;
-                Ok(())
-            })
-        });
+        let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE).after_connect(
+            |connection, _| {
+                Box::pin(async move {
+                    connection.execute(POSTGRES_SETTINGS).await?;
+                    Ok(())
+                })
+            },
+        );
         Ok(Self::Postgres(pool.connect_with(options).await?))
     }
 
@@ -295,7 +299,16 @@ impl Db {
                 connection.close().await?;
                 result
             }
-            Self::Postgres(pool) => migrator.run(pool).await,
+            Self::Postgres(pool) => {
+                let result = migrator.run(pool).await;
+                if result.is_ok()
+                    && let Err(error) = planner::leave_room(pool).await
+                {
+                    // It is slower without, and otherwise the same: another process may be doing the same right now.
+                    tracing::warn!(%error, "tables could not be given room");
+                }
+                result
+            }
         }
         .map_err(|e| StorageError::Schema(e.to_string()))
     }
@@ -448,6 +461,14 @@ impl Tx {
         Ok(found)
     }
 
+    /// Holds rows until the commit, in the order given. SQLite has one writer, which holds everything.
+    pub(super) async fn lock(&mut self, batch: Batch, rows: &[Vec<Arg>]) -> Result<(), StorageError> {
+        if self.dialect() == Dialect::Postgres {
+            self.batch(batch, rows.to_vec()).await?;
+        }
+        Ok(())
+    }
+
     /// Makes it durable.
     pub(super) async fn commit(self) -> Result<(), StorageError> {
         match self {
@@ -510,7 +531,8 @@ pub(super) fn expanded(batch: Batch, rows: usize, dialect: Dialect) -> &'static 
                 sql::ARRAYS.replace("{arrays}", &arrays.join(", ")).replace("{names}", &names.join(", "))
             }
         };
-        Box::leak(batch.text.replace("VALUES {rows}", &list).into_boxed_str())
+        let lock = if dialect == Dialect::Postgres { sql::LOCK } else { "" };
+        Box::leak(batch.text.replace("VALUES {rows}", &list).replace("{lock}", lock).into_boxed_str())
     })
 }
 
@@ -636,6 +658,7 @@ fn migrations() -> Migrator {
         (12, "pages", include_str!("../../migrations/0012_pages.sql")),
         (13, "hearing", include_str!("../../migrations/0013_hearing.sql")),
         (17, "amocrm_chats", include_str!("../../migrations/0017_amocrm_chats.sql")),
+        (18, "quiet_rows", include_str!("../../migrations/0018_quiet_rows.sql")),
     ];
     let list = FILES.iter().map(|(version, name, text)| {
         Migration::new(*version, (*name).into(), MigrationType::Simple, SqlSafeStr::into_sql_str(*text), false)

@@ -47,13 +47,14 @@ pub(super) async fn write(
     settlements: &[&EffectSettlement],
     harvest: &mut Harvest,
 ) -> Result<(), StorageError> {
+    // Messages, jobs, commands, each by id: the order of every writer, so that no two processes wait for each other.
+    let mut settlements = settlements.to_vec();
+    settlements.sort_by(|one, other| one.job.cmp(&other.job));
     let comments = settlements.iter().filter_map(|settlement| settlement.comment.as_ref());
     tx.batch(sql::COMMENTS_PUT, comments.map(|(message, id)| args![message.as_str(), id.as_str()]).collect()).await?;
     let shown: Vec<(&ChatKey, &str)> =
         settlements.iter().filter_map(|s| s.shown.as_ref()).map(|(chat, number)| (chat, number.as_str())).collect();
     chats::note_numbers(tx, &shown).await?;
-    let replied = settlements.iter().filter_map(|settlement| settlement.replied.as_ref());
-    tx.batch(sql::COMMANDS_CLOSE, replied.map(|command| args![command.as_str(), now.0]).collect()).await?;
     let kept = settlements.iter().filter_map(|settlement| {
         keep_row(&settlement.job, ["", settlement.worker.as_str(), ""], &settlement.fate, now)
     });
@@ -63,14 +64,17 @@ pub(super) async fn write(
     let rows = done.iter().map(|settlement| args![settlement.job.as_str(), settlement.revision]).collect();
     let deleted = tx.batch(sql::JOBS_DELETE_REVISION, rows).await?;
     let distinct = done.iter().map(|settlement| settlement.job.as_str()).collect::<HashSet<_>>().len();
-    if usize::try_from(deleted).unwrap_or(0) >= distinct {
-        return Ok(());
+    if usize::try_from(deleted).unwrap_or(0) < distinct {
+        // Some were asked for again while they ran: what is left of them waits anew.
+        let left =
+            done.iter().map(|settlement| args![settlement.job.as_str(), settlement.worker.as_str(), now.0]).collect();
+        for row in tx.batch_rows(sql::JOBS_AGAIN, left).await? {
+            harvest.jobs.push(Queued { job: jobs::read(&row)?, work: Work::Stored });
+        }
     }
-    // Some were asked for again while they ran: what is left of them waits anew.
-    let left =
-        done.iter().map(|settlement| args![settlement.job.as_str(), settlement.worker.as_str(), now.0]).collect();
-    for row in tx.batch_rows(sql::JOBS_AGAIN, left).await? {
-        harvest.jobs.push(Queued { job: jobs::read(&row)?, work: Work::Stored });
-    }
+    let mut replied: Vec<&CommandId> =
+        settlements.iter().filter_map(|settlement| settlement.replied.as_ref()).collect();
+    replied.sort_unstable();
+    tx.batch(sql::COMMANDS_CLOSE, replied.into_iter().map(|command| args![command.as_str(), now.0]).collect()).await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a provider tells, durably and in one commit with everything that follows from it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
@@ -122,11 +122,12 @@ fn news_of(ingest: &Ingest, status: &StatusNews, id: MessageId, now: Timestamp) 
 
 /// The echo has come: sends that nobody knew the end of are over, and none is repeated.
 async fn settle_unclear(tx: &mut Tx, news: &[MessageNews], harvest: &mut Harvest) -> Result<(), StorageError> {
-    let row = |item: &MessageNews| {
+    let send = |item: &MessageNews| {
         let queue = QueueKey::Channel(item.channel.clone()?).to_string();
-        Some(args![Job::id_of(JobKind::Send, item.id.as_str()), queue])
+        Some((Job::id_of(JobKind::Send, item.id.as_str()), queue))
     };
-    let rows = news.iter().filter_map(row).collect();
+    let sends: BTreeSet<(String, String)> = news.iter().filter_map(send).collect();
+    let rows = sends.into_iter().map(|(job, queue)| args![job, queue]).collect();
     for row in tx.batch_rows(sql::JOBS_DELETE_ECHOED, rows).await? {
         if let Some(queue) = QueueKey::parse(&row.text("queue")?) {
             harvest.gone.push((queue, row.text("id")?));

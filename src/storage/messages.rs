@@ -1,6 +1,6 @@
 //! Messages: adding them, moving them up, reading them back.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::db::{Arg, Row, Tx, args};
 use super::guards::MessageGuards;
@@ -141,6 +141,7 @@ pub(super) async fn add(tx: &mut Tx, now: Timestamp, new: &[&NewMessage]) -> Res
             failed_at,
             None::<i64>,
             now.0,
+            record.state.is_awaited(),
         ]);
     }
     tx.batch(sql::MESSAGES_ADD, rows).await?;
@@ -190,6 +191,7 @@ pub(super) fn told_row(
         None::<i64>,
         Some(at.0),
         now.0,
+        told == Told::Typed,
     ]
 }
 
@@ -240,7 +242,7 @@ async fn move_once(
     let rows = merged.values().map(|step| step.move_row(now)).collect();
     let mut moved = HashSet::new();
     let mut comments = Vec::new();
-    let mut commands = Vec::new();
+    let mut commands = BTreeSet::new();
     let mut echoes: BTreeMap<String, i64> = BTreeMap::new();
     let (mut left, mut troubled) = (Vec::new(), Vec::new());
     for row in tx.batch_rows(sql::MESSAGES_MOVE, rows).await? {
@@ -257,7 +259,7 @@ async fn move_once(
         left.extend(Left::of(&row, own)?);
         troubled.extend(Troubled::of(&row)?);
         if let Some(command) = row.maybe_text("command_id")? {
-            commands.push(command);
+            commands.insert(command);
         }
         // A card that was told of a silence must hear that it is over.
         let silent = row.maybe_int("silent_ms")?.is_some();
@@ -273,8 +275,6 @@ async fn move_once(
     mirrors::ask(tx, context, now, left, harvest).await?;
     troubles::ask(tx, context, now, troubled, harvest).await?;
     progress::ask_comments(tx, context, now, comments.into_iter(), harvest).await?;
-    commands.sort_unstable();
-    commands.dedup();
     progress::commands(tx, context, now, commands, harvest).await
 }
 
@@ -356,6 +356,7 @@ impl Merged<'_> {
             news.used_fallback,
             now.0,
             if news.last { Silence::Closed.code() } else { "" },
+            news.state.is_awaited() && !news.last,
         ]
     }
 

@@ -1,5 +1,7 @@
 //! What follows from a message's move: its comment, and the result of the command it belongs to.
 
+use std::collections::BTreeSet;
+
 use super::db::{Row, Tx, args};
 use super::writer::{Context, Harvest, Queued, Work};
 use super::{Storage, StorageError, jobs, sql};
@@ -59,18 +61,13 @@ pub(super) async fn commands(
     tx: &mut Tx,
     context: &Context,
     now: Timestamp,
-    ids: Vec<String>,
+    ids: BTreeSet<String>,
     harvest: &mut Harvest,
 ) -> Result<(), StorageError> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let mut open = Vec::new();
-    for row in tx.batch_rows(sql::COMMANDS_TOUCH, ids.into_iter().map(|id| args![id, now.0]).collect()).await? {
-        open.push(args![row.text("id")?]);
-    }
+    let rows: Vec<_> = ids.into_iter().map(|id| args![id]).collect();
+    tx.lock(sql::COMMANDS_LOCK, &rows).await?;
     let mut finished = Vec::new();
-    for row in tx.batch_rows(sql::COMMANDS_PROGRESS, open).await? {
+    for row in tx.batch_rows(sql::COMMANDS_PROGRESS, rows).await? {
         if row.int("reached")? >= row.int("total")? {
             finished.push(args![row.text("id")?, true, now.0]);
         }

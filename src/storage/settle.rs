@@ -134,6 +134,8 @@ pub(super) async fn write(
     settlements: &[&Settlement],
     harvest: &mut Harvest,
 ) -> Result<(), StorageError> {
+    let mut settlements = settlements.to_vec();
+    settlements.sort_by(|one, other| one.job.cmp(&other.job));
     let done = settlements.iter().filter(|settlement| settlement.fate == Fate::Done);
     let done = done.map(|settlement| {
         let [run, worker, seen] = settlement.right.columns();

@@ -67,12 +67,12 @@ macro_rules! message_columns {
 /// whether also sends whose messages may have arrived.
 macro_rules! which_dead {
     () => {
-        "state = 'dead' AND ($1 = '' OR kind = $1)
+        "dead_ms IS NOT NULL AND ($1 = '' OR kind = $1)
           AND ($2 = '' OR EXISTS (SELECT 1 FROM messages m WHERE m.id = jobs.subject AND m.channel_id = $2))
           AND ($3 = '' OR queue = 'crm:' || $3 OR queue = 'in:' || $3
                OR EXISTS (SELECT 1 FROM messages m WHERE m.id = jobs.subject AND m.portal_id = $3))
           AND ($4 = '' OR substr(reason, 1, length($4)) = $4)
-          AND changed_ms >= $5 AND changed_ms < $6
+          AND dead_ms >= $5 AND dead_ms < $6
           AND ($7 = 1 OR kind <> 'send'
                OR NOT EXISTS (SELECT 1 FROM messages m WHERE m.id = jobs.subject AND m.state = 'undecided'))"
     };
@@ -135,10 +135,17 @@ pub(super) fn batches() -> impl Iterator<Item = (&'static str, Batch)> {
 /// How rows are listed for PostgreSQL: one array per column.
 pub(in crate::storage) const ARRAYS: &str = "SELECT * FROM UNNEST({arrays}) AS u({names})";
 
+/// How PostgreSQL holds the rows of `c` that a statement finds: as an update of them would.
+pub(in crate::storage) const LOCK: &str = "FOR NO KEY UPDATE OF c";
+
 /// Tables of PostgreSQL that hold far more rows than when it last looked at them, by its running count.
 pub(in crate::storage) const TABLES_GROWN: &str = "SELECT CAST(s.relname AS TEXT) AS name
     FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
     WHERE s.schemaname = current_schema() AND s.n_live_tup > 500 AND s.n_live_tup > 4 * GREATEST(c.reltuples, 0)";
+
+/// Whether a table of PostgreSQL has no settings of its own.
+pub(in crate::storage) const TABLE_IS_PLAIN: &str =
+    "SELECT 1 AS one FROM pg_class WHERE oid = to_regclass($1) AND reloptions IS NULL";
 
 statements! {
     /// Proves that the database answers.
@@ -212,46 +219,46 @@ statements! {
     QUEUE_RELEASE = "UPDATE queues SET owner = NULL, next_due_ms = COALESCE(next_due_ms, $3)
         WHERE key = $1 AND owner = $2";
     /// Queues that have jobs older than `$1` waiting: the net below every hand-over that may have been missed.
-    QUEUES_STRAGGLING = "SELECT DISTINCT queue FROM jobs WHERE state <> 'dead' AND due_ms < $1 LIMIT 256";
+    QUEUES_STRAGGLING = "SELECT DISTINCT queue FROM jobs WHERE dead_ms IS NULL AND due_ms < $1 LIMIT 256";
 
     // --- jobs ---------------------------------------------------------------------------------------------------
     /// Whether a queue holds more than so many jobs.
-    JOBS_BEYOND = "SELECT 1 AS one FROM jobs WHERE queue = $1 AND state <> 'dead' LIMIT 1 OFFSET $2";
+    JOBS_BEYOND = "SELECT 1 AS one FROM jobs WHERE queue = $1 AND dead_ms IS NULL LIMIT 1 OFFSET $2";
     /// All of a queue in order.
     JOBS_ALL = concat!("SELECT ", job_columns!(), " FROM jobs
-        WHERE queue = $1 AND state <> 'dead' ORDER BY seq LIMIT $2");
+        WHERE queue = $1 AND dead_ms IS NULL ORDER BY seq LIMIT $2");
     /// The first jobs of lanes, those of one kind that are due, the longest waiting first. (Numbering the rows of each lane
     /// instead takes SQLite twice as long.)
     JOBS_HEADS = concat!("SELECT ", job_columns!(), " FROM jobs
-        WHERE queue = $1 AND kind = $2 AND state <> 'dead' AND due_ms <= $3
+        WHERE queue = $1 AND kind = $2 AND dead_ms IS NULL AND due_ms <= $3
           AND NOT EXISTS (SELECT 1 FROM jobs e WHERE e.queue = jobs.queue AND e.lane = jobs.lane AND e.seq < jobs.seq
-              AND e.state <> 'dead')
+              AND e.dead_ms IS NULL)
         ORDER BY due_ms, seq LIMIT $4");
     /// One job.
     JOB_GET = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1");
     /// Dead letters, newest first, those behind the one that died at `$8` under the id `$9`.
     JOBS_DEAD = concat!("SELECT ", job_columns!(), " FROM jobs WHERE ", which_dead!(), "
-          AND (changed_ms < $8 OR (changed_ms = $8 AND id < $9))
-        ORDER BY changed_ms DESC, id DESC LIMIT $10");
+          AND (dead_ms < $8 OR (dead_ms = $8 AND id < $9))
+        ORDER BY dead_ms DESC, id DESC LIMIT $10");
     /// How many there are.
     JOBS_DEAD_COUNT = concat!("SELECT COUNT(*) AS n FROM jobs WHERE ", which_dead!());
     /// A dead letter that has nothing to do any more.
     JOB_FORGET_DEAD = "DELETE FROM jobs WHERE id = $1 AND state = 'dead'";
     /// A dead letter lives again under its old identity.
     JOB_REDRIVE = "UPDATE jobs SET state = 'ready', tries = 0, due_ms = $2, not_after_ms = $3, started_ms = NULL,
-        started_by = NULL, reason = NULL, changed_ms = $2 WHERE id = $1 AND state = 'dead'";
+        started_by = NULL, reason = NULL, dead_ms = NULL, changed_ms = $2 WHERE id = $1 AND state = 'dead'";
     /// How many jobs there are by state, and when the first of them became due: one look at the table.
     JOBS_COUNT = "SELECT state, COUNT(*) AS n, MIN(due_ms) AS oldest_ms FROM jobs GROUP BY state";
     /// Sends of a channel that have not begun.
-    JOBS_OF_QUEUE = "SELECT COUNT(*) AS n FROM jobs WHERE queue = $1 AND state <> 'dead'";
+    JOBS_OF_QUEUE = "SELECT COUNT(*) AS n FROM jobs WHERE queue = $1 AND dead_ms IS NULL";
     /// Messages taken over before `$2` whose send has not begun, for clearing a channel's queue.
     SENDS_WAITING = "SELECT j.subject FROM jobs j JOIN messages m ON m.id = j.subject
-        WHERE j.queue = $1 AND j.state <> 'dead' AND j.kind = 'send' AND j.state = 'ready' AND m.state = 'queued'
+        WHERE j.queue = $1 AND j.dead_ms IS NULL AND j.kind = 'send' AND j.state = 'ready' AND m.state = 'queued'
           AND m.created_ms < $2
         ORDER BY j.seq LIMIT $3";
 
     /// Messages of a queue whose deadline is over and whose send has not begun.
-    SENDS_OVERDUE = "SELECT subject FROM jobs WHERE queue = $1 AND state <> 'dead' AND kind = 'send'
+    SENDS_OVERDUE = "SELECT subject FROM jobs WHERE queue = $1 AND dead_ms IS NULL AND kind = 'send'
         AND state = 'ready' AND not_after_ms < $2 LIMIT $3";
 
     // --- guards -------------------------------------------------------------------------------------------------
@@ -287,7 +294,7 @@ statements! {
     MESSAGE_GET = concat!("SELECT ", message_columns!(), ", m.inbound FROM messages m WHERE m.id = $1");
     /// A message whose send was given up waits again, because a person decided so; not one that is known to have left.
     MESSAGE_REQUEUE = "UPDATE messages SET state = 'queued', rank = 0, error_code = NULL, error_detail = NULL,
-        vendor_code = NULL, failed_ms = NULL, silence = '', silent_ms = NULL, changed_ms = $2
+        vendor_code = NULL, failed_ms = NULL, silence = '', silent_ms = NULL, awaited = 1, changed_ms = $2
         WHERE id = $1 AND state IN ('queued', 'failed', 'undecided') AND sent_ms IS NULL AND delivered_ms IS NULL
           AND read_ms IS NULL AND EXISTS (SELECT 1 FROM jobs j WHERE j.id = 'send:' || messages.id AND j.state = 'dead')";
     /// History, newest first, those before the id `$3`. Empty text is "any".
@@ -316,7 +323,7 @@ statements! {
         SELECT provider FROM known WHERE provider IS NOT NULL";
     /// Since when the message has waited that has been longest in its state, by state.
     MESSAGES_OLDEST_OPEN = "SELECT state, MIN(changed_ms) AS oldest FROM messages
-        WHERE state IN ('queued', 'undecided', 'accepted', 'sent') AND silence <> 'closed' GROUP BY state";
+        WHERE awaited = 1 GROUP BY state";
 
     // --- lines and channels -------------------------------------------------------------------------------------
     /// A new line.
@@ -358,7 +365,7 @@ batches! {
     /// Which of these lanes hold commands that have not been planned.
     LANES_WITH_COMMANDS["tt"] = "WITH v(queue, lane) AS (VALUES {rows})
         SELECT v.queue, v.lane FROM v WHERE EXISTS (SELECT 1 FROM jobs j
-            WHERE j.queue = v.queue AND j.lane = v.lane AND j.kind = 'command' AND j.state <> 'dead')";
+            WHERE j.queue = v.queue AND j.lane = v.lane AND j.kind = 'command' AND j.dead_ms IS NULL)";
     /// New jobs; known ones stay.
     JOBS_ADD["tttttttiiiii"] = "INSERT INTO jobs (id, queue, lane, kind, subject, seq, state, revision, tries, due_ms,
             not_after_ms, changed_ms) VALUES {rows} ON CONFLICT (id) DO NOTHING";
@@ -381,9 +388,9 @@ batches! {
             state = CASE WHEN commands.state = 'new' THEN v.state ELSE commands.state END
         FROM v WHERE commands.id = v.id AND commands.planned = 0 RETURNING commands.id";
     /// New outgoing messages.
-    MESSAGES_ADD["titttttittititttiiii"] = "INSERT INTO messages (id, inbound, channel_id, peer, portal_id, command_id, card, comments,
+    MESSAGES_ADD["titttttittititttiiiii"] = "INSERT INTO messages (id, inbound, channel_id, peer, portal_id, command_id, card, comments,
             responsible, content, used_fallback, state, rank, provider_id, error_code, error_detail, created_ms,
-            failed_ms, sent_ms, changed_ms) VALUES {rows} ON CONFLICT (id) DO NOTHING RETURNING id";
+            failed_ms, sent_ms, changed_ms, awaited) VALUES {rows} ON CONFLICT (id) DO NOTHING RETURNING id";
     /// What is known of persons on channels.
     DIALOGS_FIND["tt"] = "WITH v(channel_id, peer) AS (VALUES {rows})
         SELECT DISTINCT d.channel_id, d.peer, d.last_inbound_ms FROM v
@@ -397,15 +404,15 @@ batches! {
         UPDATE jobs SET state = 'started', started_by = v.started_by, started_ms = v.now_ms, changed_ms = v.now_ms
         FROM v WHERE jobs.id = v.id AND jobs.state = 'ready' AND ", owns!("jobs"), "
             AND NOT EXISTS (SELECT 1 FROM jobs e WHERE e.queue = jobs.queue AND e.lane = jobs.lane AND e.seq < jobs.seq
-                AND e.state <> 'dead')
+                AND e.dead_ms IS NULL)
         RETURNING jobs.id");
     /// The same for work that looks first whether it was done (comments).
     JOBS_START_AGAIN["ttti"] = concat!("WITH v(id, started_by, worker, now_ms) AS (VALUES {rows})
         UPDATE jobs SET state = 'started', started_by = v.started_by, started_ms = v.now_ms, changed_ms = v.now_ms
         FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead' AND ", owns!("jobs"), " RETURNING jobs.id");
     /// Messages move up.
-    MESSAGES_MOVE["tttiiiiiiittttiit"] = "WITH v(id, channel_id, state, rank, below, accepted_ms, sent_ms, delivered_ms, read_ms,
-            failed_ms, provider_id, error_code, error_detail, vendor_code, used_fallback, now_ms, silence) AS
+    MESSAGES_MOVE["tttiiiiiiittttiiti"] = "WITH v(id, channel_id, state, rank, below, accepted_ms, sent_ms, delivered_ms, read_ms,
+            failed_ms, provider_id, error_code, error_detail, vendor_code, used_fallback, now_ms, silence, awaited) AS
             (VALUES {rows})
         UPDATE messages SET state = v.state, rank = v.rank,
             accepted_ms = COALESCE(messages.accepted_ms, v.accepted_ms), sent_ms = COALESCE(messages.sent_ms, v.sent_ms),
@@ -414,7 +421,7 @@ batches! {
             provider_id = COALESCE(messages.provider_id, v.provider_id), error_code = v.error_code,
             error_detail = v.error_detail, vendor_code = v.vendor_code,
             used_fallback = CASE WHEN v.used_fallback = 1 THEN 1 ELSE messages.used_fallback END, silence = v.silence,
-            changed_ms = v.now_ms
+            awaited = v.awaited, changed_ms = v.now_ms
         FROM v WHERE messages.id = v.id AND messages.inbound = 0 AND messages.rank < v.below
             AND (v.channel_id IS NULL OR messages.channel_id = v.channel_id)
         RETURNING messages.id, messages.channel_id, messages.peer, messages.command_id, messages.portal_id,
@@ -450,7 +457,7 @@ batches! {
             (SELECT column1 FROM (VALUES {rows}) AS v) RETURNING id, queue, subject";
     /// Jobs that have not begun and whose deadline is over die.
     JOBS_EXPIRE["tti"] = "WITH v(id, reason, now_ms) AS (VALUES {rows})
-        UPDATE jobs SET state = 'dead', reason = v.reason, changed_ms = v.now_ms
+        UPDATE jobs SET state = 'dead', dead_ms = v.now_ms, reason = v.reason, changed_ms = v.now_ms
         FROM v WHERE jobs.id = v.id AND jobs.state = 'ready' AND jobs.not_after_ms < v.now_ms
         RETURNING jobs.id, jobs.queue, jobs.subject";
     /// Effects that are done, unless they were asked for again meanwhile.
@@ -466,7 +473,8 @@ batches! {
     /// Jobs wait, turn unclear or die, for whoever has the right to say so.
     JOBS_PUT["tttttiiti"] = concat!("WITH v(id, run, worker, seen, state, due_ms, tries, reason, now_ms) AS
             (VALUES {rows})
-        UPDATE jobs SET state = v.state, due_ms = v.due_ms, tries = v.tries, reason = v.reason, changed_ms = v.now_ms
+        UPDATE jobs SET state = v.state, due_ms = v.due_ms, tries = v.tries, reason = v.reason, changed_ms = v.now_ms,
+            dead_ms = CASE WHEN v.state = 'dead' THEN v.now_ms END
         FROM v WHERE jobs.id = v.id AND jobs.state <> 'dead' AND ", holds!("jobs"), " RETURNING jobs.id");
     /// The journal.
     ATTEMPTS_ADD["tttiitttt"] = "INSERT INTO attempts (id, job_id, message_id, at_ms, duration_ms, outcome, failure_class,
@@ -499,44 +507,45 @@ batches! {
 
     // --- every state ends ---------------------------------------------------------------------------------------
     /// Messages that have been in a state since `before_ms` or longer, the oldest of each portal, no more of one portal
-    /// than one batch to it carries. The conditions of the index `messages_open` are repeated word by word. CROSS JOIN
-    /// holds SQLite to this order, which asks once per lookout and not once per channel.
+    /// than one batch to it carries. CROSS JOIN holds SQLite to this order: one look through what is still awaited, and not
+    /// one per lookout or channel.
     MESSAGES_WATCHED["ttti"] = "WITH v(provider, state, silence, before_ms) AS (VALUES {rows}),
             due AS (SELECT m.id, m.channel_id, m.peer, m.state, m.silence, m.changed_ms,
                 ROW_NUMBER() OVER (PARTITION BY m.portal_id, m.state ORDER BY m.changed_ms, m.id) AS place
-            FROM v CROSS JOIN messages m CROSS JOIN channels c
-            WHERE m.state = v.state AND m.silence = v.silence AND m.changed_ms <= v.before_ms
-                AND c.id = m.channel_id AND c.provider = v.provider AND m.state IN ('queued', 'undecided', 'accepted', 'sent') AND m.silence <> 'closed')
+            FROM messages m CROSS JOIN v CROSS JOIN channels c
+            WHERE m.awaited = 1 AND m.state = v.state AND m.silence = v.silence AND m.changed_ms <= v.before_ms
+                AND c.id = m.channel_id AND c.provider = v.provider)
         SELECT id, channel_id, peer, state, silence, changed_ms FROM due WHERE place <= 50
         ORDER BY changed_ms, id LIMIT 500";
     /// What is said of silent messages, unless they have moved or it is said already.
     MESSAGES_SILENT["ttti"] = "WITH v(id, state, silence, now_ms) AS (VALUES {rows})
-        UPDATE messages SET silence = v.silence, silent_ms = v.now_ms
+        UPDATE messages SET silence = v.silence, silent_ms = v.now_ms,
+            awaited = CASE WHEN v.silence = 'closed' THEN 0 ELSE messages.awaited END
         FROM v WHERE messages.id = v.id AND messages.state = v.state AND messages.silence <> v.silence
             AND messages.silence <> 'closed'
         RETURNING messages.id, messages.portal_id, messages.card, messages.comments";
     /// Jobs are given up, unless they have changed since they were looked at.
     JOBS_BURY["ttti"] = "WITH v(id, state, reason, now_ms) AS (VALUES {rows})
-        UPDATE jobs SET state = 'dead', reason = v.reason, changed_ms = v.now_ms
+        UPDATE jobs SET state = 'dead', dead_ms = v.now_ms, reason = v.reason, changed_ms = v.now_ms
         FROM v WHERE jobs.id = v.id AND jobs.state = v.state RETURNING jobs.id";
     /// Dead letters of work whose job is gone, so that a person can redrive it.
-    JOBS_ADD_DEAD["tttttttiiiit"] = "INSERT INTO jobs (id, queue, lane, kind, subject, seq, state, revision, tries,
-            due_ms, changed_ms, reason) VALUES {rows} ON CONFLICT (id) DO NOTHING RETURNING id";
+    JOBS_ADD_DEAD["tttttttiiiiti"] = "INSERT INTO jobs (id, queue, lane, kind, subject, seq, state, revision, tries,
+            due_ms, changed_ms, reason, dead_ms) VALUES {rows} ON CONFLICT (id) DO NOTHING RETURNING id";
 
     // --- waiting CRMs -------------------------------------------------------------------------------------------
     /// Locks the commands whose messages moved, so that two writers cannot both see the other's part missing.
-    COMMANDS_TOUCH["ti"] = "WITH v(id, now_ms) AS (VALUES {rows})
-        UPDATE commands SET changed_ms = v.now_ms FROM v WHERE commands.id = v.id AND commands.state = 'open'
-        RETURNING commands.id";
-    /// How many messages of a command have reached what is waited for, or will never tell more. It may have none.
+    COMMANDS_LOCK["t"] = "WITH v(id) AS (VALUES {rows})
+        SELECT c.id FROM v JOIN commands c ON c.id = v.id AND c.state = 'open' {lock}";
+    /// How many messages of an open command have reached what is waited for, or will never tell more. It may have none.
+    /// Each id is asked for once.
     COMMANDS_PROGRESS["t"] = "WITH v(id) AS (VALUES {rows})
-        SELECT c.id, COUNT(DISTINCT m.id) AS total,
-            COUNT(DISTINCT CASE WHEN m.rank >= c.wait_rank
-                OR (m.silence = 'closed' AND m.silent_ms IS NULL) THEN m.id END) AS reached
-        FROM v JOIN commands c ON c.id = v.id LEFT JOIN messages m ON m.command_id = c.id GROUP BY c.id";
+        SELECT c.id, COUNT(m.id) AS total,
+            COUNT(CASE WHEN m.rank >= c.wait_rank OR (m.silence = 'closed' AND m.silent_ms IS NULL) THEN m.id END) AS reached
+        FROM v JOIN commands c ON c.id = v.id AND c.state = 'open' LEFT JOIN messages m ON m.command_id = c.id
+        GROUP BY c.id";
     /// The CRM gets its result now.
     COMMANDS_ANSWER["tii"] = "WITH v(id, in_time, now_ms) AS (VALUES {rows})
-        UPDATE commands SET state = 'answered', in_time = v.in_time, changed_ms = v.now_ms FROM v
+        UPDATE commands SET state = 'answered', in_time = v.in_time, answer_by_ms = NULL, changed_ms = v.now_ms FROM v
         WHERE commands.id = v.id AND commands.state IN ('new', 'open')
         RETURNING commands.id, commands.portal_id, commands.received_ms";
     /// The CRM has its result.

@@ -131,10 +131,11 @@ impl Writer {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(file, flags)?;
         connection.busy_timeout(BUSY)?;
-        // 32 MiB of cache; memory is taken only as pages are touched.
+        // 32 MiB of cache; memory is taken only as pages are touched. Every many-row statement has a list or two of its own
+        // while it runs: as temporary files, each would cost more than the rows it is for.
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-             PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 4000;",
+             PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 4000; PRAGMA temp_store = MEMORY;",
         )?;
         connection.set_prepared_statement_cache_capacity(NonZeroUsize::get(STATEMENTS));
         Ok(Self(Arc::new(Mutex::new(Some(connection)))))
@@ -211,7 +212,7 @@ impl ReadersInner {
     fn open(&self) -> rusqlite::Result<Connection> {
         let connection = open_to_read(&self.file)?;
         // 4 MiB; the pages themselves stay with the system.
-        connection.execute_batch("PRAGMA cache_size = -4096")?;
+        connection.execute_batch("PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY;")?;
         connection.set_prepared_statement_cache_capacity(NonZeroUsize::get(STATEMENTS));
         Ok(connection)
     }

@@ -271,5 +271,6 @@ fn dead_row(context: &Context, now: Timestamp, id: &str, finding: &Finding, reas
         now.0,
         now.0,
         Some(reason.stored().to_owned()),
+        now.0,
     ]
 }

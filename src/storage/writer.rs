@@ -151,26 +151,38 @@ type Waiting = (Step, oneshot::Sender<Result<Outcome, StorageError>>);
 pub(super) struct WriterHandle {
     /// Of everything but what the others are for.
     main: mpsc::Sender<Waiting>,
-    /// Of commands; empty where one connection writes everything. Commands of one card always go to the same one, so
-    /// that they are stored in the order in which they came.
-    accepting: Vec<mpsc::Sender<Waiting>>,
+    /// Empty where one connection writes everything.
+    beside: Option<Beside>,
     ended: tokio::sync::Mutex<Vec<oneshot::Receiver<()>>>,
     stopping: tokio_util::sync::CancellationToken,
 }
 
-/// Connections to PostgreSQL that take commands over. A commit is some ten answers to wait for, one after the other; while
-/// one waits, the other has the server, and none of them waits for what runs and statuses have to say.
-const ACCEPTING: usize = 2;
+/// Writers beside the main one, of what touches no row that another writer is about to change (or they would wait for each
+/// other, and now and then each for the other). A commit on PostgreSQL is up to some fifteen answers to wait for, one after
+/// the other: while one writer waits, another has the server, and a send does not leave later because statuses are being
+/// written.
+struct Beside {
+    /// Of commands. Those of one card always go to the same one, so that they are stored in the order in which they came.
+    accepting: [mpsc::Sender<Waiting>; 2],
+    /// Of sends that are about to begin.
+    starting: mpsc::Sender<Waiting>,
+}
+
+impl Beside {
+    fn all(&self) -> impl Iterator<Item = &mpsc::Sender<Waiting>> {
+        self.accepting.iter().chain([&self.starting])
+    }
+}
 
 /// Starts the writers: one, on a thread of its own, for SQLite, whose calls block; tasks for PostgreSQL.
 pub(super) fn start(db: Db, context: Context) -> WriterHandle {
     let stopping = tokio_util::sync::CancellationToken::new();
     let mut ended = Vec::new();
-    let mut start = |db: Db, context: Context| {
+    let on_a_thread = matches!(db, Db::Sqlite { .. });
+    let mut start = || {
         let (queue, inbox) = mpsc::channel(WAITING_MAX);
         let (over, end) = oneshot::channel();
-        let on_a_thread = matches!(db, Db::Sqlite { .. });
-        let stop = stopping.clone();
+        let (db, context, stop) = (db.clone(), context.clone(), stopping.clone());
         let work = async move {
             run(db, context, inbox, stop).await;
             // Nobody may be waiting for it.
@@ -184,10 +196,9 @@ pub(super) fn start(db: Db, context: Context) -> WriterHandle {
         ended.push(end);
         queue
     };
-    let accepting = if matches!(db, Db::Sqlite { .. }) { 0 } else { ACCEPTING };
-    let accepting = (0..accepting).map(|_| start(db.clone(), context.clone())).collect();
-    let main = start(db, context);
-    WriterHandle { main, accepting, ended: tokio::sync::Mutex::new(ended), stopping }
+    let beside = (!on_a_thread).then(|| Beside { accepting: [start(), start()], starting: start() });
+    let main = start();
+    WriterHandle { main, beside, ended: tokio::sync::Mutex::new(ended), stopping }
 }
 
 fn on_own_thread(work: impl Future<Output = ()> + Send + 'static) {
@@ -218,20 +229,37 @@ impl WriterHandle {
     }
 
     fn queue_of(&self, step: &Step) -> &mpsc::Sender<Waiting> {
-        let Step::Accept(arrival) = step else { return &self.main };
+        let Some(beside) = &self.beside else { return &self.main };
+        let arrival = match step {
+            Step::Accept(arrival) => arrival,
+            Step::Start(start) if !start.again => return &beside.starting,
+            Step::Start(_)
+            | Step::Plan(_)
+            | Step::Ingest(_)
+            | Step::Settle(_)
+            | Step::Effects(_)
+            | Step::Create(_)
+            | Step::Ask(_)
+            | Step::Redrive(_)
+            | Step::Cancel(_)
+            | Step::Expire(_)
+            | Step::Watch(_)
+            | Step::Overdue(_)
+            | Step::Sign(_, _) => return &self.main,
+        };
         let mut hasher = DefaultHasher::new();
         arrival.command.portal.hash(&mut hasher);
         match arrival.command.card {
             Some(card) => card.hash(&mut hasher),
             None => arrival.command.id.hash(&mut hasher),
         }
-        let place = usize::try_from(hasher.finish() >> 1).unwrap_or_default();
-        place.checked_rem(self.accepting.len()).and_then(|place| self.accepting.get(place)).unwrap_or(&self.main)
+        let [first, second] = &beside.accepting;
+        if hasher.finish().is_multiple_of(2) { first } else { second }
     }
 
     /// Ends when one of the writers has: not everything can be stored any more.
     pub(super) async fn ended(&self) {
-        let every = self.accepting.iter().chain([&self.main]).map(|queue| Box::pin(queue.closed()));
+        let every = self.beside.iter().flat_map(Beside::all).chain([&self.main]).map(|queue| Box::pin(queue.closed()));
         futures_util::future::select_all(every).await;
     }
 

@@ -53,6 +53,18 @@ fn a_blocked_portal_waits_whatever_its_bucket_says() {
     assert_eq!(leave_at(Budget { blocked_until: Some(until), ..budget(50.0) }, AWAITED, NOW), until);
 }
 
+#[test]
+fn a_portal_that_takes_more_has_more_under_way_and_one_free_for_who_waits() {
+    let at_once = |per_second: f64, awaited: bool| {
+        let budget = Budget { per_second, ..budget(50.0) };
+        let under_way = |unawaited| UnderWay { awaited: 0, unawaited };
+        (0..100).take_while(|running| under_way(*running).has_room(awaited, budget)).count()
+    };
+    assert_eq!((at_once(2.0, true), at_once(2.0, false)), (3, 2));
+    assert_eq!((at_once(5.0, true), at_once(5.0, false)), (5, 4), "a portal of the largest plan");
+    assert_eq!((at_once(0.0, true), at_once(1000.0, true)), (3, 16), "within bounds");
+}
+
 /// What happens to a card.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Happening {

@@ -20,6 +20,8 @@ const WHOLE: &[(&str, &str)] = &[
     ("COMMENTS_IN_DOUBT", "once, after a restore"),
     ("AUTHORIZATIONS_EXPIRE", "consents asked for in the last hour"),
     ("CHANNELS_PAUSED", "paused channels"),
+    ("MESSAGES_WATCHED", "messages of which something is awaited, every fifteen seconds"),
+    ("MESSAGES_OLDEST_OPEN", "the same, for gauges: at most a twentieth of the time (http::health)"),
     ("PORTALS_NEEDING_AUTH", "portals whose tokens have died"),
     (
         "PORTAL_UPSERT",

@@ -297,7 +297,7 @@ async fn the_look_reads_its_index_and_not_the_history() {
         let nulls = (0..8).take(if text == rows { 8 } else { 0 }).map(|_| super::Arg::MaybeText(None)).collect();
         let plan = tx.rows(explain, nulls).await.unwrap();
         let plan: Vec<String> = plan.iter().map(|row| row.text("detail").unwrap()).collect();
-        assert!(plan.iter().any(|line| line.contains("messages_open")), "{plan:?}");
+        assert!(plan.iter().any(|line| line.contains("messages_awaited")), "{plan:?}");
         assert!(!plan.iter().any(|line| line == "SCAN messages" || line == "SCAN m"), "{plan:?}");
     }
 }

@@ -5,7 +5,7 @@ use super::Batch;
 batches! {
     /// Deeds that were done when they were stored: nothing more is awaited of them.
     DEEDS_DONE["ti"] = "WITH v(id, now_ms) AS (VALUES {rows})
-        UPDATE messages SET sent_ms = v.now_ms, silence = 'closed' FROM v WHERE messages.id = v.id";
+        UPDATE messages SET sent_ms = v.now_ms, silence = 'closed', awaited = 0 FROM v WHERE messages.id = v.id";
     /// Tags are put on.
     TAGS_ADD["ttti"] = "INSERT INTO dialog_tags (channel_id, peer, tag, set_ms) VALUES {rows}
         ON CONFLICT (channel_id, peer, tag) DO NOTHING";
