@@ -14,7 +14,7 @@ use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, Span};
-use crate::crm::amocrm::{AmoKeys, Amocrm, Settings as AmoSettings};
+use crate::crm::amocrm::{AmoKeys, Amocrm, ChatKeys, Settings as AmoSettings};
 use crate::crm::bitrix24::{AppKeys, Bitrix24, Settings as BitrixSettings};
 use crate::crm::{Crm, TokenStore};
 use crate::domain::ids::IdSource;
@@ -435,12 +435,19 @@ fn amocrm(
     let section = &config.amocrm;
     let apps = section.apps.iter().map(|(name, app)| {
         let secrets = [&app.client_secret, &app.previous_client_secret].into_iter().flatten().cloned().collect();
-        (name.clone(), AmoKeys { client_id: app.client_id.clone(), secrets })
+        let chats = match (&app.chat_channel_id, &app.chat_channel_secret, &app.chat_bot_id) {
+            (Some(channel), Some(secret), Some(bot)) => {
+                Some(ChatKeys { channel_id: channel.clone(), secret: secret.clone(), bot_id: bot.clone() })
+            }
+            _ => None,
+        };
+        (name.clone(), AmoKeys { client_id: app.client_id.clone(), secrets, chats })
     });
     let settings = AmoSettings {
         apps: apps.collect(),
         account_url: section.account_url.clone(),
         account_hosts: section.account_hosts.clone(),
+        chats_url: section.chats_url.clone(),
         public_url: config.server.public_url.clone(),
         requests_per_second: section.requests_per_second,
         mask_phones: config.comments.mask_phones,

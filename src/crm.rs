@@ -6,6 +6,7 @@
 pub mod amocrm;
 pub mod asked;
 pub mod bitrix24;
+mod chat_words;
 mod comments;
 mod results;
 mod tokens;

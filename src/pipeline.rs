@@ -37,6 +37,7 @@ pub mod submit;
 mod tags;
 pub mod upkeep;
 pub mod watch;
+mod written;
 
 use std::collections::HashMap;
 use std::sync::Arc;

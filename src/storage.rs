@@ -19,6 +19,7 @@ pub mod chats;
 pub mod commands;
 #[cfg(test)]
 mod contract;
+mod crm_chats;
 pub mod db;
 pub mod dead_letters;
 mod deeds;

@@ -27,7 +27,8 @@
 //!   results; CRM events.
 //! * amoCRM: codes, one-shot refresh tokens, long-lived tokens, renamed accounts, the signed word of a removal; account,
 //!   leads, contacts and notes with their refusals; 7 requests a second, 429, and the page that shuts an address out; bots
-//!   that call a handler (HS512, form or JSON), park, and go on once.
+//!   that call a handler (HS512, form or JSON), park, and go on once; the chats service with its signatures, chats begun from
+//!   either side, statuses, reactions, changes, history, and hooks that come once.
 //! * Bitrix24's files: `disk.file.get`, file fields of cards, documents whose PDF comes later, downloads by addresses that end.
 //! * WhatsApp: strict validation of every simulated message type, templates with parameters, throughput and pair limits,
 //!   the 24-hour window, statuses with pricing and opaque data, phones that are off, blocked, absent or secretive,
@@ -65,8 +66,8 @@ mod whatsapp;
 mod world;
 
 pub use amocrm::{
-    AccountSpec, AmoAccount, AmoInstall, AmoNote, AmoOptions, BotCall, BotRun, BotState, IntegrationSpec, SavedBlock,
-    Trigger,
+    AccountSpec, AmoAccount, AmoInstall, AmoNote, AmoOptions, AmojoChat, AmojoMessage, BotCall, BotRun, BotState,
+    ChatChannelSpec, IntegrationSpec, Outgoing, SaidBy, SavedBlock, Trigger,
 };
 pub use bitrix24::{
     AppSpec, Attachment, Automation, Chat, ChatAuthor, ChatMessage, FileShown, InstallView, ItemSpec, ItemView,

@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    amocrm::{AccountSpec, AmoAccount, AmoOptions, IntegrationSpec},
+    amocrm::{AccountSpec, AmoAccount, AmoOptions, ChatChannelSpec, IntegrationSpec},
     bitrix24::{AppSpec, OAuthOptions, Portal, PortalSpec},
     clock::Millis,
     courier::CourierKnobs,
@@ -177,6 +177,16 @@ impl Sandbox {
     /// Registers an integration; missing ids and secret are made up.
     pub fn add_integration(&self, spec: IntegrationSpec) -> IntegrationSpec {
         (*self.world.amo.add_integration(&self.world, spec)).clone()
+    }
+
+    /// Registers a channel of chats at amoCRM's chats service, as its support does.
+    pub fn add_chat_channel(&self, spec: ChatChannelSpec) -> ChatChannelSpec {
+        self.world.amo.amojo.lock().register(&self.world, spec)
+    }
+
+    /// The chats of an integration are cut in an account, and nobody is told.
+    pub fn cut_chats(&self, client_id: &str, account: &AmoAccount) {
+        self.world.amo.amojo.lock().cut(client_id, account.id());
     }
 
     /// Creates an account.

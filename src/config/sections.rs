@@ -234,6 +234,8 @@ pub struct AmocrmSection {
     pub account_url: String,
     /// Domains under which accounts live.
     pub account_hosts: Vec<String>,
+    /// Where the chats service answers; `{domain}` stands for that of the account.
+    pub chats_url: String,
     /// Requests per second to one account, and to all together.
     pub requests_per_second: u32,
 }
@@ -250,6 +252,13 @@ pub struct AmocrmApp {
     /// The secret before it was changed; what is signed with it is still believed.
     pub previous_client_secret: Option<SecretString>,
     previous_client_secret_file: Option<PathBuf>,
+    /// UUID of the channel of chats that the vendor has registered for it; without one it has no chats.
+    pub chat_channel_id: Option<String>,
+    /// That channel's secret.
+    pub chat_channel_secret: Option<SecretString>,
+    chat_channel_secret_file: Option<PathBuf>,
+    /// The vendor's id of that channel's bot.
+    pub chat_bot_id: Option<String>,
 }
 
 impl AmocrmSection {
@@ -263,7 +272,15 @@ impl AmocrmSection {
             secret(&key("client_secret"), &mut app.client_secret, app.client_secret_file.as_deref())?;
             let file = app.previous_client_secret_file.as_deref();
             secret(&key("previous_client_secret"), &mut app.previous_client_secret, file)?;
+            let file = app.chat_channel_secret_file.as_deref();
+            secret(&key("chat_channel_secret"), &mut app.chat_channel_secret, file)?;
+            let given = |value: &Option<String>| value.as_ref().is_some_and(|text| !text.trim().is_empty());
+            if given(&app.chat_channel_id) && !(app.chat_channel_secret.is_some() && given(&app.chat_bot_id)) {
+                let text = "missing beside chat_channel_id: support gives secret and bot together with the channel";
+                return Err(wrong(&key("chat_channel_secret, chat_bot_id"), text));
+            }
         }
+        web_address("amocrm.chats_url", &self.chats_url.replace("{domain}", "amocrm.ru"))?;
         web_address("amocrm.account_url", &self.account_url.replace("{subdomain}", "acme"))?;
         if self.account_hosts.is_empty() {
             return Err(wrong("amocrm.account_hosts", "at least one domain: without one no account can be told"));
@@ -499,6 +516,9 @@ pub(super) fn describe(config: &Config) -> String {
                 ("client_id", text(&app.client_id)),
                 ("client_secret", masked(&app.client_secret)),
                 ("previous_client_secret", masked(&app.previous_client_secret)),
+                ("chat_channel_id", text(app.chat_channel_id.as_deref().unwrap_or_default())),
+                ("chat_channel_secret", masked(&app.chat_channel_secret)),
+                ("chat_bot_id", text(app.chat_bot_id.as_deref().unwrap_or_default())),
             ];
             (name.clone(), table(entry))
         })
@@ -556,6 +576,7 @@ pub(super) fn describe(config: &Config) -> String {
             table(vec![
                 ("account_url", text(&config.amocrm.account_url)),
                 ("account_hosts", list(config.amocrm.account_hosts.clone())),
+                ("chats_url", text(&config.amocrm.chats_url)),
                 ("requests_per_second", Value::Integer(i64::from(config.amocrm.requests_per_second))),
                 ("apps", Value::Table(integrations)),
             ]),

@@ -10,6 +10,9 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod amojo;
+pub mod chat_hook;
+mod chats;
 mod client;
 mod errors;
 mod hosts;
@@ -29,10 +32,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::future::join;
+use futures_util::future::join3;
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
+use self::amojo::Amojo;
+pub use self::amojo::ChatKeys;
+pub use self::chats::SCOPE as CHATS_SCOPE;
 use self::client::Client;
 use self::hosts::Hosts;
 pub use self::install::{Grant, InstallError, Installed};
@@ -40,7 +46,7 @@ use self::limits::Limits;
 use self::oauth::OauthServer;
 use crate::crm::comments::{CommentStyle, Markup};
 use crate::crm::tokens::{Refresher, Tokens};
-use crate::crm::{Budget, Crm, CrmSpec, TokenStore};
+use crate::crm::{Budget, Chats, Crm, CrmSpec, TokenStore};
 use crate::domain::effect::{Applied, CardPerson, CrmEffect, CrmError, RecipientQuery};
 use crate::domain::portal::{CrmKind, Portal};
 use crate::domain::time::{Clock, Millis, Timestamp};
@@ -62,6 +68,8 @@ pub struct AmoKeys {
     pub client_id: String,
     /// The secret in use first, then those that were before and may still sign.
     pub secrets: Vec<SecretString>,
+    /// Its channel of chats, if the vendor has registered one for it.
+    pub chats: Option<ChatKeys>,
 }
 
 impl fmt::Debug for AmoKeys {
@@ -79,6 +87,8 @@ pub struct Settings {
     pub account_url: String,
     /// Domains under which accounts live.
     pub account_hosts: Vec<String>,
+    /// Where the chats service answers; `{domain}` is replaced by that of the account's host.
+    pub chats_url: String,
     /// Our own public address.
     pub public_url: String,
     /// Requests per second to one account, and from our address to all of them together.
@@ -97,6 +107,7 @@ pub struct Amocrm {
     clock: Arc<dyn Clock>,
     oauth: Arc<OauthServer>,
     client: Client,
+    amojo: Amojo,
     style: CommentStyle,
 }
 
@@ -127,9 +138,10 @@ impl Amocrm {
         );
         let oauth = Arc::new(oauth);
         let tokens = Tokens::new(Arc::clone(&oauth) as Arc<dyn Refresher>, Arc::clone(&store), Arc::clone(&clock));
+        let amojo = Amojo::new(Arc::clone(&outbound), Arc::clone(&clock), &settings.chats_url);
         let client = Client::new(outbound, tokens, limits, Arc::clone(&clock));
         let style = CommentStyle { markup: Markup::Plain, mask: settings.mask_phones, zone };
-        Ok(Self { settings, hosts, store, clock, oauth, client, style })
+        Ok(Self { settings, hosts, store, clock, oauth, client, amojo, style })
     }
 
     /// True when `{app}` of a route is one of our integrations.
@@ -152,9 +164,19 @@ impl Crm for Amocrm {
     }
 
     async fn apply(&self, portal: &Portal, effects: &[CrmEffect]) -> Vec<Result<Applied, CrmError>> {
-        // Notes and bots share nothing but the pace, and a bot must not wait for fifty notes.
-        let (bots, notes) = join(self.continue_bots(portal, effects), self.write_notes(portal, effects)).await;
-        bots.into_iter().zip(notes).map(|(bot, note)| bot.or(note).unwrap_or_else(notes::unplanned)).collect()
+        // Notes and bots share nothing but the pace, and a bot must not wait for fifty notes; chats are another service.
+        let (bots, notes, chats) = join3(
+            self.continue_bots(portal, effects),
+            self.write_notes(portal, effects),
+            self.tell_chats(portal, effects),
+        )
+        .await;
+        let parts = bots.into_iter().zip(notes).zip(chats);
+        parts.map(|((bot, note), chat)| bot.or(note).or(chat).unwrap_or_else(notes::unplanned)).collect()
+    }
+
+    fn chats(&self) -> Option<&dyn Chats> {
+        Some(self)
     }
 
     async fn people(&self, portal: &Portal, queries: &[RecipientQuery]) -> Vec<Result<Vec<CardPerson>, CrmError>> {

@@ -14,6 +14,7 @@ use super::ids::{ChannelId, CrmUserId, LineId, MessageId, PortalId, ProviderMess
 use super::markup::Markup;
 use super::message::ChangeKind;
 use super::outcome::{ErrorCode, Failure};
+use super::status::MessageState;
 use super::time::Timestamp;
 
 /// Where the chats of one line and messenger stand.
@@ -23,7 +24,7 @@ pub struct ChatLine {
     pub portal: PortalId,
     /// The messenger.
     pub messenger: Messenger,
-    /// The CRM's own name of the place: the number of the open line in Bitrix24.
+    /// The CRM's own name of the place: the number of the open line in Bitrix24, the name of the source in amoCRM.
     pub place: String,
     /// Our line whose channels' clients write there.
     pub line: LineId,
@@ -98,6 +99,8 @@ pub struct ChatPost {
     pub place: String,
     /// The CRM's number of the chat, if it has told.
     pub crm_chat: Option<String>,
+    /// The CRM's own name of the client, where an operator wrote first and the client's words have to be joined to that.
+    pub crm_person: Option<String>,
     /// The client's name; may be empty.
     pub name: String,
     /// The vendor's id of the message.
@@ -127,6 +130,8 @@ pub enum PostFile {
         url: String,
         /// Its name.
         name: String,
+        /// Bytes, where they are known before.
+        size: Option<u64>,
     },
     /// It is not passed on, for this reason.
     Refused(Failure),
@@ -191,6 +196,9 @@ pub struct OperatorMessage {
     /// Files, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<ChatFile>,
+    /// When it was written, by the CRM's clock: tells the order of messages where the CRM's ids have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Timestamp>,
     /// The message of ours that went past the chat, was shown in it, and comes back as if it had been written there. It is
     /// with the client already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -211,11 +219,45 @@ pub struct AnswerChange {
     pub raised: Timestamp,
 }
 
+impl OperatorMessage {
+    /// Where it stands among the messages of its chat; texts that sort as they were written.
+    #[must_use]
+    pub fn place_in_chat(&self) -> String {
+        match self.written {
+            Some(written) => format!("{:020}:{}", written.0, self.reference.message),
+            None => format!("{:020}", self.reference.message.parse::<u64>().unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+/// What an operator wrote, as a CRM tells it that knows a chat by our name of it, or a person who has none yet by phone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WrittenInChat {
+    /// The chat; `None` where an operator writes first.
+    pub chat: Option<ChatKey>,
+    /// The CRM's own name of the place, if it has told.
+    pub place: Option<String>,
+    /// The person's phone as the CRM writes it; may be empty.
+    pub phone: String,
+    /// The CRM's own name of the person; may be empty.
+    pub person: String,
+    /// What the CRM calls the message.
+    pub reference: ChatReference,
+    /// What was written; may be empty when there are files.
+    pub text: Markup,
+    /// Files, in order.
+    pub files: Vec<ChatFile>,
+    /// When, by the CRM's clock.
+    pub written: Timestamp,
+}
+
 /// What became of an operator's message, to be told in its chat.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ChatVerdict {
     /// The message.
     pub answer: OperatorMessage,
+    /// How far all of its parts have got.
+    pub reached: MessageState,
     /// Ids the provider gave, one for each part; or why (a part of) it did not go out.
     pub outcome: Result<Vec<ProviderMessageId>, Failure>,
     /// When.

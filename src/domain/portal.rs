@@ -27,6 +27,15 @@ impl CrmKind {
         }
     }
 
+    /// True when its chats show operators that a message was delivered and read, and not only that it left.
+    #[must_use]
+    pub fn shows_receipts(self) -> bool {
+        match self {
+            Self::Bitrix24 => false,
+            Self::Amocrm => true,
+        }
+    }
+
     /// Reads the word back.
     #[must_use]
     pub fn find(code: &str) -> Option<Self> {

@@ -1,5 +1,6 @@
 //! amoCRM's side: the return from the consent screen, Salesbot steps, and the word that an integration was disabled.
 
+mod chats;
 mod pipeline;
 mod widget;
 
@@ -87,6 +88,8 @@ pub(super) async fn keep(state: &State, app: &str, installed: Installed, since: 
     };
     let portal = state.storage.install_portal(&installation, Some(&installed.pair), since).await?;
     state.pipeline.bind_new_portal(&portal.id).await?;
+    // Also an account that was here before: its chats were cut, and nobody tells of that.
+    state.pipeline.ask_reconcile(&portal).await?;
     state.pipeline.state_changed(QueueKey::Crm(portal.id.clone()));
     tracing::info!(portal.id = %portal.id, app, crm = SOURCE, "installed");
     Ok(portal)
@@ -248,6 +251,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
             .service(web::resource("/uninstall").get(uninstall))
             .service(web::resource("/salesbot").post(step))
             .service(web::resource("/pipeline/{key}").post(pipeline::moved))
+            .service(web::resource("/chats/{scope}").post(chats::told))
             .configure(widget::routes),
     );
 }

@@ -8,6 +8,7 @@
 mod amocrm;
 pub(super) mod body;
 mod channels;
+mod chats;
 mod dead_letters;
 mod line_settings;
 mod lines;
@@ -70,6 +71,8 @@ table! {
     "/portals/{portal}/lines/{line}": put portals::bind, delete portals::unbind;
     "/portals/{portal}/open-lines": get open_lines::list, post open_lines::create;
     "/portals/{portal}/open-lines/{messenger}/{open_line}": delete open_lines::remove;
+    "/portals/{portal}/chats": get chats::list, post chats::create;
+    "/portals/{portal}/chats/{line}": delete chats::remove;
     "/messages": get messages::list, post messages::create;
     "/messages/{message}": get messages::get;
     "/dead-letters": get dead_letters::list;

@@ -43,11 +43,21 @@ impl Pipeline {
         answers: Verified<Vec<OperatorMessage>>,
         raised: Option<Timestamp>,
     ) -> Result<(), StorageError> {
+        self.take_answers(portal, answers.into_inner(), raised).await
+    }
+
+    /// The same for messages whose chats had to be found first ([`Pipeline::accept_written`]).
+    pub(super) async fn take_answers(
+        &self,
+        portal: &Portal,
+        answers: Vec<OperatorMessage>,
+        raised: Option<Timestamp>,
+    ) -> Result<(), StorageError> {
         let received = self.clock.now();
         // The portal's clock may be wrong, and its event late: the earlier of the two moments is nearer to the truth.
         let raised = raised.map_or(received, |raised| raised.min(received));
         let deadline = guards::deadline(self, received, &ActionGuards::default(), &LineSettings::default());
-        for answer in answers.into_inner() {
+        for answer in answers {
             let echo_of = match &answer.change {
                 Some(_) => None,
                 None => mirrors::recognise(self, portal, &answer, raised).await?,
@@ -326,9 +336,12 @@ fn media_of(file: &ChatFile, capabilities: &Capabilities) -> Result<MediaKind, F
         .ok_or_else(|| Failure::with(ErrorCode::Unsupported, file.name.as_str()))
 }
 
-/// What operators are to hear of messages that met trouble, as they stand now: of those that are out of it, nothing.
+/// What operators are to hear of messages that met trouble, as they stand now: of those that are out of it, nothing. Where
+/// the CRM's chats show it, also how far messages have got; a failure is the last that can be said there, so what may still
+/// end well is no trouble yet.
 pub(super) async fn troubles(
     pipeline: &Pipeline,
+    portal: &Portal,
     messages: &[MessageId],
 ) -> Result<HashMap<MessageId, ChatVerdict>, StorageError> {
     if messages.is_empty() {
@@ -336,12 +349,23 @@ pub(super) async fn troubles(
     }
     let records = pipeline.storage.load_messages(messages).await?;
     let commands: Vec<CommandId> = records.iter().filter_map(|record| record.command.clone()).collect();
+    let receipts = portal.crm.shows_receipts();
+    let parts = match receipts {
+        true => pipeline.storage.messages_of_commands(&commands).await?,
+        false => HashMap::new(),
+    };
     let commands = pipeline.storage.load_commands(&commands).await?;
     let told = |record: MessageRecord| {
-        let command = commands.get(record.command.as_ref()?)?.command.as_ref().ok()?;
+        let id = record.command.as_ref()?;
+        let command = commands.get(id)?.command.as_ref().ok()?;
         let CommandBody::Answer(answer) = &command.body else { return None };
-        let verdict = verdict(answer, std::slice::from_ref(&record), pipeline.clock.now());
-        verdict.outcome.is_err().then_some((record.id, verdict))
+        let parts = parts.get(id).map_or(std::slice::from_ref(&record), Vec::as_slice);
+        let verdict = verdict(answer, parts, pipeline.clock.now());
+        let told = match &verdict.outcome {
+            Ok(_) => receipts,
+            Err(failure) => !(receipts && matches!(failure.code, ErrorCode::Undecided | ErrorCode::StillQueued)),
+        };
+        told.then_some((record.id, verdict))
     };
     Ok(records.into_iter().filter_map(told).collect())
 }
@@ -367,5 +391,11 @@ pub(super) fn verdict(answer: &OperatorMessage, messages: &[MessageRecord], now:
         (None, None) => Ok(messages.iter().filter_map(|record| record.provider_id.clone()).collect()),
     };
     let taken = messages.iter().filter_map(|record| record.times.accepted).max();
-    ChatVerdict { answer: answer.clone(), outcome, at: taken.unwrap_or(now) }
+    let reached = messages.iter().map(|record| record.state).min_by_key(|state| state.rank());
+    ChatVerdict {
+        answer: answer.clone(),
+        reached: reached.unwrap_or(MessageState::Queued),
+        outcome,
+        at: taken.unwrap_or(now),
+    }
 }

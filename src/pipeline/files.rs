@@ -231,7 +231,7 @@ pub(super) async fn attach(
                 Ok(found) => {
                     let reference = FileRef::Message(post.message.clone());
                     let url = pipeline.address_of(&reference, &found.name, now.plus(FOR_CRM))?;
-                    (Some(PostFile::At { url, name: found.name }), found.size.unwrap_or(USUAL))
+                    (Some(PostFile::At { url, name: found.name, size: found.size }), found.size.unwrap_or(USUAL))
                 }
                 Err(FileTrouble::Refused(failure)) => (refuse(failure), 0),
                 Err(FileTrouble::Unavailable(why)) if now.since(post.at) > PATIENCE => {

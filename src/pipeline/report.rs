@@ -440,7 +440,7 @@ impl Batch {
         let mut posts = mirrors::posts(pipeline, portal, &shown).await?;
         posts.extend(pipeline.storage.chat_posts(&shown).await?.into_iter().map(|(id, post)| (id, Some(post))));
         let rest: Vec<MessageId> = shown.into_iter().filter(|id| !posts.contains_key(id)).collect();
-        let troubles = chats::troubles(pipeline, &rest).await?;
+        let troubles = chats::troubles(pipeline, portal, &rest).await?;
         let tries = of_kind(JobKind::Chat).filter_map(|job| Some((job.message()?, job.tries))).collect();
         mirrors::quote(pipeline, &mut posts).await?;
         let later = files::attach(pipeline, &mut posts, &tries).await?;

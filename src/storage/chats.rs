@@ -166,6 +166,7 @@ pub(super) fn post_of(row: &Row, content: InboundContent) -> Result<ChatPost, St
         messenger: read_messenger(row)?,
         place: row.text("place")?,
         crm_chat: Some(row.text("crm_chat")?).filter(|number| !number.is_empty()),
+        crm_person: Some(row.text("crm_person")?).filter(|person| !person.is_empty()),
         name: row.text("name")?,
         provider_id: ProviderMessageId(row.maybe_text("provider_id")?.unwrap_or_default()),
         at: Timestamp(row.int("at_ms")?),
@@ -229,14 +230,13 @@ pub(super) async fn ask_posts(
     add_jobs(tx, now, jobs, harvest).await
 }
 
-/// The job of an operator's message: it waits a moment for what was written before it, and stands in its chat's lane by
-/// the CRM's own number.
+/// The job of an operator's message: it waits a moment for what was written before it, and stands in its chat's lane in
+/// the CRM's own order.
 pub(super) fn job_of(command: &Command, answer: &OperatorMessage, now: Timestamp) -> Job {
-    let number = answer.reference.message.parse::<u64>().unwrap_or(u64::MAX);
     // Behind the message it is about, and one change behind the other; of the same second, as they came.
     let place = answer.change.as_ref().map(|change| format!(":{:015}:{}", change.raised.0, command.id));
-    let place = place.unwrap_or_default();
-    let (queue, seq) = (QueueKey::Intake(command.portal.clone()), format!("{number:020}{place}"));
+    let seq = format!("{}{}", answer.place_in_chat(), place.unwrap_or_default());
+    let queue = QueueKey::Intake(command.portal.clone());
     let due = now.plus(ORDER_WINDOW);
     Job::new(JobKind::Command, command.id.as_str(), queue, lane_of(&answer.chat), seq, due)
 }

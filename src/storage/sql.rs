@@ -96,6 +96,7 @@ macro_rules! command_is_over {
 // Below the macros, which they use.
 mod changes;
 mod chats;
+mod crm_chats;
 mod deeds;
 mod history;
 mod mirrors;
@@ -106,45 +107,24 @@ pub(super) mod transfer;
 mod troubles;
 mod workers;
 
-pub(super) use self::{
-    changes::*, chats::*, deeds::*, history::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*, workers::*,
-};
+pub(super) use self::{changes::*, chats::*, crm_chats::*, deeds::*, history::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*, workers::*};
 
 /// Every single statement of every theme by name.
 #[cfg(test)]
 pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
-    [
-        STATEMENTS,
-        changes::STATEMENTS,
-        chats::STATEMENTS,
-        history::STATEMENTS,
-        mirrors::STATEMENTS,
-        pages::STATEMENTS,
-        portals::STATEMENTS,
-        retention::STATEMENTS,
-        workers::STATEMENTS,
-    ]
-    .into_iter()
-    .flatten()
-    .copied()
+    [STATEMENTS, changes::STATEMENTS, chats::STATEMENTS, crm_chats::STATEMENTS, history::STATEMENTS, mirrors::STATEMENTS, pages::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS, workers::STATEMENTS]
+        .into_iter()
+        .flatten()
+        .copied()
 }
 
 /// Every many-row statement of every theme by name.
 #[cfg(test)]
 pub(super) fn batches() -> impl Iterator<Item = (&'static str, Batch)> {
-    [
-        BATCHES,
-        changes::BATCHES,
-        chats::BATCHES,
-        deeds::BATCHES,
-        mirrors::BATCHES,
-        retention::BATCHES,
-        troubles::BATCHES,
-        workers::BATCHES,
-    ]
-    .into_iter()
-    .flatten()
-    .copied()
+    [BATCHES, changes::BATCHES, chats::BATCHES, deeds::BATCHES, mirrors::BATCHES, retention::BATCHES, troubles::BATCHES, workers::BATCHES]
+        .into_iter()
+        .flatten()
+        .copied()
 }
 
 /// How rows are listed for PostgreSQL: one array per column.

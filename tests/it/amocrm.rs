@@ -2,13 +2,28 @@
 
 use std::time::Duration;
 
-use sandbox::{AccountSpec, Action, AmoAccount, AmoNote, BotCall, BotRun, BotState, Fault, IntegrationSpec};
+use hmac::{Hmac, KeyInit, Mac};
+use sandbox::{
+    AccountSpec, Action, AmoAccount, AmoNote, BotCall, BotRun, BotState, ChatChannelSpec, Fault, IntegrationSpec,
+};
 use serde_json::{Value, json};
+use sha1::Sha1;
 
 use crate::world::{Wish, World, free_port};
 
 pub(crate) const CLIENT: &str = "1f2e3d4c-5b6a-4798-8a9b-0c1d2e3f4a5b";
 pub(crate) const SECRET: &str = "Zk3vQ9rT1xWmY7pL5sN8dB2hJ6gF4cA0eU1iO9tR7yK3mV5nX8bC2zD4wS6qP0la";
+
+pub(crate) const CHAT_CHANNEL: &str = "7b0f3c52-4d1e-4a6b-9f27-3e5d8c1a2b40";
+pub(crate) const CHAT_SECRET: &str = "9c1b64e0d2f5438a8e7d1f0a6b3c5d2e4f798081";
+const CHAT_BOT: &str = "b1d2c3e4-0000-4000-8000-00000000b07a";
+
+/// The signature of a hook of chats.
+pub(crate) fn chat_signature(body: &[u8]) -> String {
+    let mut mac = Hmac::<Sha1>::new_from_slice(CHAT_SECRET.as_bytes()).unwrap();
+    mac.update(body);
+    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// A world with an account of amoCRM in it.
 pub(crate) struct Amo {
@@ -22,7 +37,10 @@ impl Amo {
         let (port, amo_port) = (free_port(), free_port());
         let config = format!(
             "{config}\n[amocrm]\naccount_url = \"http://127.0.0.1:{amo_port}/{{subdomain}}\"\n\
-             [amocrm.apps.main]\nclient_id = \"{CLIENT}\"\nclient_secret = \"{SECRET}\"\n"
+             chats_url = \"http://127.0.0.1:{amo_port}\"\n\
+             [amocrm.apps.main]\nclient_id = \"{CLIENT}\"\nclient_secret = \"{SECRET}\"\n\
+             chat_channel_id = \"{CHAT_CHANNEL}\"\nchat_channel_secret = \"{CHAT_SECRET}\"\n\
+             chat_bot_id = \"{CHAT_BOT}\"\n"
         );
         let mut wish = Wish { postgres, config, port: Some(port), ..Wish::default() };
         wish.sandbox.amo_port = amo_port;
@@ -37,7 +55,20 @@ impl Amo {
             uninstall_url: Some(format!("{base}/uninstall")),
         });
         let account = world.sandbox.add_account(AccountSpec::default()).unwrap();
-        Self { world, account }
+        let amo = Self { world, account };
+        amo.register_chats(CHAT_SECRET);
+        amo
+    }
+
+    /// amoCRM's support registers our channel of chats, or changes its secret.
+    pub(crate) fn register_chats(&self, secret: &str) {
+        self.world.sandbox.add_chat_channel(ChatChannelSpec {
+            channel_id: CHAT_CHANNEL.into(),
+            secret: secret.into(),
+            bot_id: CHAT_BOT.into(),
+            hook_url: format!("{}/amocrm/main/chats/:scope_id", self.world.base()),
+            client_id: CLIENT.into(),
+        });
     }
 
     /// An administrator has let us into the account.
@@ -49,7 +80,7 @@ impl Amo {
         amo
     }
 
-    async fn consent_url(&self) -> String {
+    pub(crate) async fn consent_url(&self) -> String {
         let (status, answer) = self.world.post("/api/v1/amocrm/main/authorize", json!({})).await;
         assert_eq!(status, 200, "{answer}");
         answer["url"].as_str().unwrap().to_owned()

@@ -6,6 +6,7 @@
 
 mod amocrm;
 mod amocrm_browser;
+mod amocrm_chats;
 mod amocrm_kill;
 mod amocrm_map;
 mod amocrm_widget;

@@ -464,6 +464,11 @@ spans = {spans}
         (status, answer.json().await.unwrap_or(Value::Null))
     }
 
+    pub(crate) async fn delete(&self, path: &str) -> u16 {
+        let asked = self.http.delete(format!("{}{path}", self.base())).bearer_auth(ADMIN_TOKEN);
+        asked.send().await.unwrap().status().as_u16()
+    }
+
     pub(crate) async fn get_text(&self, path: &str) -> (u16, String) {
         let url = format!("{}{path}", self.service.base);
         let answer = self.http.get(url).bearer_auth(ADMIN_TOKEN).send().await.unwrap();

@@ -93,6 +93,7 @@ impl AmoAccount {
     /// The administrator disables the integration; the hook is called (§1.10).
     pub async fn uninstall(&self, client_id: &str) -> anyhow::Result<AmoInstall> {
         self.cell.state.lock().installs.insert(client_id.to_owned(), false);
+        self.world.amo.amojo.lock().cut(client_id, self.cell.id);
         self.say_uninstalled(client_id).await
     }
 

@@ -4,6 +4,8 @@
 //! One port plays every host: `http://127.0.0.1:PORT/{subdomain}/…` is an account's, `/api-b/…` the shared API host that
 //! knows renamed accounts (§1.6). Without a subdomain (`/api/v4/…`) the host is not checked.
 
+mod amojo;
+mod chat_rules;
 mod flow;
 mod handle;
 mod host;
@@ -23,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+pub use amojo::{AmojoChat, AmojoMessage, ChatChannelSpec, Outgoing, SaidBy};
 pub use handle::{AmoAccount, AmoInstall};
 pub use host::{SavedBlock, Trigger};
 pub use notes::AmoNote;
@@ -101,6 +104,7 @@ pub(crate) struct Amo {
     integrations: RwLock<HashMap<String, Arc<IntegrationSpec>>>,
     accounts: RwLock<Vec<Arc<AccountCell>>>,
     door: Mutex<DoorCount>,
+    pub(crate) amojo: Mutex<amojo::Amojo>,
 }
 
 /// Who came when.
@@ -116,6 +120,8 @@ struct DoorCount {
 pub(crate) struct AccountCell {
     pub(crate) id: i64,
     pub(crate) domain: String,
+    /// How the chats service calls it (§7.1).
+    pub(crate) amojo_id: String,
     pub(crate) state: Mutex<AccountState>,
 }
 
@@ -163,6 +169,7 @@ impl Amo {
             integrations: RwLock::default(),
             accounts: RwLock::default(),
             door: Mutex::default(),
+            amojo: Mutex::default(),
         };
         (amo, parcels)
     }
@@ -179,8 +186,7 @@ impl Amo {
 
     pub(crate) fn add_integration(&self, world: &World, mut spec: IntegrationSpec) -> Arc<IntegrationSpec> {
         if spec.client_id.is_empty() {
-            let part = |length| world.ids.hex(length);
-            spec.client_id = format!("{}-{}-{}-{}-{}", part(8), part(4), part(4), part(4), part(12));
+            spec.client_id = uuid(world);
         }
         if spec.client_secret.is_empty() {
             spec.client_secret = world.ids.letters(64);
@@ -205,7 +211,7 @@ impl Amo {
         }
         let id = 31_000_000 + i64::try_from(world.ids.up_to(900_000)).unwrap_or(0);
         let state = AccountState { subdomain: spec.subdomain, paid: true, ..AccountState::default() };
-        let cell = Arc::new(AccountCell { id, domain: spec.domain, state: Mutex::new(state) });
+        let cell = Arc::new(AccountCell { id, domain: spec.domain, amojo_id: uuid(world), state: Mutex::new(state) });
         self.accounts.write().push(cell.clone());
         world.change("amo.account", &cell.scope(), "");
         Ok(cell)
@@ -250,6 +256,11 @@ impl Amo {
     }
 }
 
+/// Made up.
+pub(crate) fn uuid(world: &World) -> String {
+    [8, 4, 4, 4, 12].map(|length| world.ids.hex(length)).join("-")
+}
+
 /// A problem document (§6.3) with more members.
 pub(crate) fn problem(status: u16, title: &str, more: Value) -> Response {
     let mut body = json!({
@@ -278,6 +289,8 @@ async fn route(world: &Arc<World>, request: Request) -> Response {
     let path = request.path.clone();
     let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let (label, rest) = match segments.as_slice() {
+        ["v2", "origin", "custom", rest @ ..] => return amojo::route(world, &request, rest).await,
+        ["attachments", name] => return amojo::attachment(world, name),
         [first, ..] if matches!(*first, "api" | "oauth2") => (None, segments.as_slice()),
         [first, rest @ ..] => (Some(*first), rest),
         [] => (None, segments.as_slice()),

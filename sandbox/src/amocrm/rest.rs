@@ -138,8 +138,13 @@ fn answer(ask: &Ask<'_>, target: &'static str, rest: &[&str]) -> Response {
         ("GET", ["account"]) => {
             let state = ask.cell.state.lock();
             let country = if ask.cell.domain.ends_with(".ru") { "RU" } else { "US" };
-            hal(json!({"id": ask.cell.id, "name": state.subdomain, "subdomain": state.subdomain,
-                "current_user_id": 2_718_281, "country": country}))
+            let mut account = json!({"id": ask.cell.id, "name": state.subdomain, "subdomain": state.subdomain,
+                "current_user_id": 2_718_281, "country": country});
+            // §6.4: only where it is asked for.
+            if ask.request.query_param("with").is_some_and(|with| with.split(',').any(|part| part == "amojo_id")) {
+                account["amojo_id"] = json!(ask.cell.amojo_id);
+            }
+            hal(account)
         }
         // Before the entities: `notes` is no id.
         (_, ["leads" | "contacts" | "companies" | "customers", .., "notes"]) => notes::route(ask, target, rest),

@@ -25,7 +25,7 @@ pub(super) const ACCOUNT: &str = "api/v4/account";
 
 /// Calls accounts.
 pub(super) struct Client {
-    outbound: Arc<Outbound>,
+    pub(super) outbound: Arc<Outbound>,
     pub(super) tokens: Tokens,
     pub(super) limits: Arc<Limits>,
     clock: Arc<dyn Clock>,

@@ -37,7 +37,7 @@ const SUCCESS: &str = "success";
 const FAIL: &str = "fail";
 
 /// What became of one effect; `None` is none of our business.
-type Verdict = Option<Result<Applied, CrmError>>;
+pub(super) type Verdict = Option<Result<Applied, CrmError>>;
 
 /// One note that is to be written or changed.
 struct Note<'a> {
@@ -74,9 +74,7 @@ impl Amocrm {
         join_all(effects.iter().map(|effect| async move {
             match effect {
                 CrmEffect::Reply(reply) => Some(self.continue_bot(portal, reply).await),
-                CrmEffect::Comment(_) => None,
-                // No chat stands here: this CRM is not asked for chats ([`crate::crm::Crm::chats`]).
-                CrmEffect::Post(_) | CrmEffect::Verdict(_) => Some(unplanned()),
+                CrmEffect::Comment(_) | CrmEffect::Post(_) | CrmEffect::Verdict(_) => None,
             }
         }))
         .await

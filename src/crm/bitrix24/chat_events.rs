@@ -49,6 +49,7 @@ impl RawMessage {
             author: self.author,
             text: bbcode::parse(&self.text),
             files: self.files,
+            written: None,
             echo_of: None,
             change: self.change,
         }

@@ -15,6 +15,7 @@ use super::errors::{own, read_error, store_down};
 use super::reconcile::entry;
 use super::{Bitrix24, bbcode, sha256_hex};
 use crate::crm::Chats;
+use crate::crm::chat_words;
 use crate::crm::comments::unmarked;
 use crate::domain::channel::Messenger;
 use crate::domain::chat::{ChatLine, ChatPlace, ChatPost, ChatVerdict, PostFile};
@@ -129,7 +130,7 @@ impl Bitrix24 {
         if method != DELETE {
             message.push(("text".to_owned(), words_of(portal.language, post).into()));
         }
-        if let Some(PostFile::At { url, name }) = &post.file {
+        if let Some(PostFile::At { url, name, .. }) = &post.file {
             // The portal keeps the end of a longer name.
             let file = Param::map([("url", url.as_str().into()), ("name", name.as_str().into())]);
             message.push(("files".to_owned(), Param::List(vec![file])));
@@ -267,7 +268,7 @@ impl Bitrix24 {
 /// Gives a note for each, by the chat's number.
 pub(super) fn lost_files(language: Language, posts: &[(&ChatPost, &Value)]) -> Vec<(String, String)> {
     let lost = |(post, value): &(&ChatPost, &Value)| {
-        let Some(PostFile::At { url, name }) = &post.file else { return None };
+        let Some(PostFile::At { url, name, .. }) = &post.file else { return None };
         let element = value.pointer("/DATA/RESULT").map(items).unwrap_or_default().into_iter().next()?;
         let taken = element.pointer("/message/files").map(items).unwrap_or_default();
         let refused = member(element, "SUCCESS").and_then(flag) == Some(false);
@@ -288,41 +289,9 @@ fn holds(history: &Value, id: &str) -> bool {
 }
 
 /// A client's words as the chat shows them. What looks like BBCode in them is none of theirs, and is not to become a link
-/// or a mention in the portal.
+/// or a mention in the portal, which shows lines that begin with `>>` as a quotation.
 fn words_of(language: Language, post: &ChatPost) -> String {
-    let say = |key: &str, values: &[(&str, &str)]| i18n::text(language, &format!("chat.{key}"), values);
-    let quote = post.quote.as_deref().filter(|words| !words.is_empty()).map(unmarked).unwrap_or_default();
-    let words = match &post.content {
-        InboundContent::Text { body } => unmarked(body),
-        InboundContent::Location { latitude, longitude, name } => {
-            let name = unmarked(name);
-            say("location", &[("name", &name), ("latitude", latitude), ("longitude", longitude)])
-        }
-        InboundContent::Contacts { cards } => say("contacts", &[("cards", &unmarked(&cards.join("\n")))]),
-        InboundContent::Reaction { emoji, .. } if emoji.is_empty() => say("reaction_gone", &[]),
-        InboundContent::Reaction { emoji, .. } => say("reaction", &[("emoji", &unmarked(emoji))]),
-        // It takes the place of the words it changes.
-        InboundContent::Edited { body, .. } if post.quote.is_some() => return unmarked(body),
-        InboundContent::Edited { body, .. } => say("edited", &[("text", &unmarked(body))]),
-        InboundContent::Deleted { .. } => say("deleted", &[]),
-        InboundContent::Media { caption, .. } if post.is_with_file() => unmarked(caption),
-        InboundContent::Media { media, caption, filename, .. } => {
-            let kind = i18n::file_kind(language, media);
-            let kind = if filename.is_empty() { kind } else { format!("{kind} {}", unmarked(filename)) };
-            let why = match &post.file {
-                Some(PostFile::Refused(failure)) => {
-                    let reason = i18n::error(language, failure.code, &failure.detail);
-                    say("file_refused", &[("reason", &unmarked(&reason))])
-                }
-                Some(PostFile::At { .. }) | None => String::new(),
-            };
-            let parts = [kind, why, unmarked(caption)];
-            parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
-        }
-        InboundContent::Other { what } => say("other", &[("what", &unmarked(what))]),
-    };
-    // The portal shows lines that begin so as a quotation.
-    if quote.is_empty() { words } else { format!(">>{quote}\n{words}") }
+    chat_words::of_post(language, post, unmarked, ">>")
 }
 
 /// Why an operator's message did not go out, and what to do.

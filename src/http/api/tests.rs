@@ -127,11 +127,12 @@ impl Api {
             Arc::clone(&as_clock),
             bitrix24,
         );
-        let keys = AmoKeys { client_id: "amo-client".to_owned(), secrets: vec!["amo-s3cret".into()] };
+        let keys = AmoKeys { client_id: "amo-client".to_owned(), secrets: vec!["amo-s3cret".into()], chats: None };
         let amocrm = crate::crm::amocrm::Settings {
             apps: std::collections::BTreeMap::from([("main".to_owned(), keys)]),
             account_url: "https://{subdomain}.amocrm.ru".to_owned(),
             account_hosts: vec!["amocrm.ru".to_owned()],
+            chats_url: "https://amojo.{domain}".to_owned(),
             public_url: "https://mostik.example".to_owned(),
             requests_per_second: 5,
             mask_phones: false,

@@ -142,6 +142,7 @@ mod promises {
         let answer = |number: &str, id: &str| {
             let reference = ChatReference { chat: "1767".into(), message: number.into() };
             let answer = OperatorMessage {
+                written: None,
                 chat: chat.clone(),
                 messenger: Messenger::Whatsapp,
                 place: "7".into(),

@@ -38,13 +38,16 @@ batches! {
         ON CONFLICT (channel_id, peer) DO UPDATE SET
             crm_chat = CASE WHEN chats.portal_id = excluded.portal_id AND chats.place = excluded.place
                 THEN chats.crm_chat ELSE '' END,
+            crm_person = CASE WHEN chats.portal_id = excluded.portal_id AND chats.place = excluded.place
+                THEN chats.crm_person ELSE '' END,
             portal_id = excluded.portal_id, messenger = excluded.messenger, place = excluded.place,
             changed_ms = excluded.changed_ms
         RETURNING channel_id, peer, portal_id";
     /// What clients wrote, with their chats.
     CHAT_POSTS["t"] = "WITH v(id) AS (VALUES {rows})
         SELECT m.id, m.channel_id, m.peer, m.content, m.provider_id, COALESCE(m.sent_ms, m.created_ms) AS at_ms,
-            COALESCE(d.name, '') AS name, h.messenger, h.place, h.crm_chat
+            COALESCE(d.name, '') AS name, h.messenger, h.place, h.crm_chat,
+            h.crm_person
         FROM v JOIN messages m ON m.id = v.id AND m.inbound = 1
         JOIN chats h ON h.channel_id = m.channel_id AND h.peer = m.peer
         LEFT JOIN dialogs d ON d.channel_id = m.channel_id AND d.peer = m.peer";

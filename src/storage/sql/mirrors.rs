@@ -42,7 +42,7 @@ batches! {
     CHAT_MIRRORS["t"] = "WITH v(id) AS (VALUES {rows})
         SELECT m.id, m.channel_id, m.peer, m.content, m.command_id, m.responsible, m.provider_id,
             COALESCE(m.accepted_ms, m.sent_ms, m.created_ms) AS at_ms, COALESCE(d.name, '') AS name,
-            h.messenger, h.place, h.crm_chat, r.author, r.refused
+            h.messenger, h.place, h.crm_chat, h.crm_person, r.author, r.refused
         FROM v JOIN chat_mirrors r ON r.message_id = v.id
         JOIN messages m ON m.id = v.id
         JOIN chats h ON h.channel_id = m.channel_id AND h.peer = m.peer
