@@ -635,6 +635,7 @@ fn migrations() -> Migrator {
         (11, "dialog_tags", include_str!("../../migrations/0011_dialog_tags.sql")),
         (12, "pages", include_str!("../../migrations/0012_pages.sql")),
         (13, "hearing", include_str!("../../migrations/0013_hearing.sql")),
+        (16, "bitrix_portal", include_str!("../../migrations/0016_bitrix_portal.sql")),
     ];
     let list = FILES.iter().map(|(version, name, text)| {
         Migration::new(*version, (*name).into(), MigrationType::Simple, SqlSafeStr::into_sql_str(*text), false)

@@ -96,31 +96,52 @@ macro_rules! command_is_over {
 // Below the macros, which they use.
 mod chats;
 mod deeds;
+mod lost_calls;
 mod mirrors;
 mod pages;
 mod portals;
 mod retention;
+mod sms;
 pub(super) mod transfer;
 mod troubles;
 
-pub(super) use self::{chats::*, deeds::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*};
+pub(super) use self::{
+    chats::*, deeds::*, lost_calls::*, mirrors::*, pages::*, portals::*, retention::*, sms::*, troubles::*,
+};
 
 /// Every single statement of every theme by name.
 #[cfg(test)]
 pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
-    [STATEMENTS, chats::STATEMENTS, mirrors::STATEMENTS, pages::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        STATEMENTS,
+        chats::STATEMENTS,
+        lost_calls::STATEMENTS,
+        mirrors::STATEMENTS,
+        pages::STATEMENTS,
+        portals::STATEMENTS,
+        retention::STATEMENTS,
+        sms::STATEMENTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// Every many-row statement of every theme by name.
 #[cfg(test)]
 pub(super) fn batches() -> impl Iterator<Item = (&'static str, Batch)> {
-    [BATCHES, chats::BATCHES, deeds::BATCHES, mirrors::BATCHES, retention::BATCHES, troubles::BATCHES]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        BATCHES,
+        chats::BATCHES,
+        deeds::BATCHES,
+        lost_calls::BATCHES,
+        mirrors::BATCHES,
+        retention::BATCHES,
+        troubles::BATCHES,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// How rows are listed for PostgreSQL: one array per column.
