@@ -156,7 +156,8 @@ async fn a_short_message_takes_its_template_when_the_window_is_closed_and_the_ri
         assert_eq!(status, 400, "{refused}");
     }
     // Whatever we remember of it: a sender that stands there is brought up to date, not added twice.
-    let page = PageRequest { client_id: world.client_id.clone(), place: "DEFAULT".into(), ..PageRequest::default() };
+    let page =
+        PageRequest { client_id: world.client_id.clone(), place: "application".into(), ..PageRequest::default() };
     let page = world.portal.open_page(&page).await.unwrap();
     let pass = page.body.split("name=\"pass\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     let repair = format!("{}/bitrix24/main/app/repair", world.base());

@@ -218,7 +218,7 @@ pub(super) async fn replay(
     Document(wanted): Document<Replay>,
 ) -> Result<impl Responder, Problem> {
     let portal = portals::find(&state, &path).await?.portal.id.clone();
-    let body = wanted.properties.as_ref().map(|properties| body_of(properties)).transpose()?;
+    let body = wanted.properties.as_ref().map(body_of).transpose()?;
     let (known, unknown) = known_of(&state, &portal, wanted.ids).await?;
     let ends = state.pipeline.replay(&portal, known, body.as_ref()).await?;
     tracing::info!(portal.id = %portal, asked = ends.len(), "lost calls were made up for by hand");

@@ -44,7 +44,7 @@ struct Problem {
     ),
     components(schemas(
         Problem, lines::LineView, channels::ChannelView, portals::PortalView, views::MessageView,
-        dead_letters::DeadLetterView,
+        dead_letters::DeadLetterView, lost_calls::LostCallView,
     )),
     modifiers(&Common),
     security(("admin_token" = [])),

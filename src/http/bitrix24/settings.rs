@@ -110,12 +110,14 @@ impl Page<'_> {
         let stands = self.connected(portal).await?;
         let senders = self.state.storage.sms_senders(&portal.id).await?;
         let sms = stands.as_ref().map(|line| {
-            let sender = senders.iter().map(|(sender, _)| sender);
-            let sender =
-                sender.into_iter().find(|sender| sender.line == line.line && sender.messenger == self.messenger);
+            let same = |sender: &&SmsSender| sender.line == line.line && sender.messenger == self.messenger;
+            let sender = senders.iter().map(|(sender, _)| sender).find(same);
             SmsChoice {
                 on: sender.is_some(),
-                template: sender.and_then(|sender| sender.template.as_ref()).map(TemplateRef::label).unwrap_or_default(),
+                template: sender
+                    .and_then(|sender| sender.template.as_ref())
+                    .map(TemplateRef::label)
+                    .unwrap_or_default(),
             }
         });
         let mut lines = Vec::new();
