@@ -23,6 +23,7 @@ use crate::domain::time::{Clock, Millis, Timestamp};
 use crate::http::peers::Peers;
 use crate::http::{self, State};
 use crate::outbound::Outbound;
+use crate::pipeline::lost_calls::LostCallSettings;
 use crate::pipeline::mailbox::{self, Mailbox};
 use crate::pipeline::policy::RetryPlan;
 use crate::pipeline::retention::{self, RetentionPlan};
@@ -492,6 +493,10 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
         },
         public_url: config.server.public_url.clone(),
         check_webhooks: delivery.check_webhooks.0,
+        lost_calls: LostCallSettings {
+            every: config.bitrix24.lost_calls_every.0,
+            after: config.bitrix24.lost_calls_after.0,
+        },
     }
 }
 

@@ -21,7 +21,9 @@ use crate::domain::crm_file::{CrmFile, FileInfo};
 use crate::domain::effect::{Applied, CardPerson, CrmEffect, CrmError, PortalTrouble, Reach, RecipientQuery};
 use crate::domain::ids::PortalId;
 use crate::domain::outcome::FailureClass;
-use crate::domain::portal::{CardRef, CrmKind, Portal};
+use crate::domain::portal::{CardKind, CardRef, CrmKind, Portal};
+use crate::domain::sms::SmsPlace;
+use crate::domain::stage::StagePage;
 use crate::domain::text::excerpt;
 use crate::domain::time::{Millis, Timestamp};
 use crate::outbound::download::Download;
@@ -92,6 +94,45 @@ pub trait Crm: Send + Sync {
     fn files(&self) -> Option<&dyn Files> {
         None
     }
+
+    /// The ability to send its short messages through our lines, where the CRM has it.
+    fn sms_senders(&self) -> Option<&dyn SmsSenders> {
+        None
+    }
+
+    /// The ability to tell how cards move through stages, where the CRM has it.
+    fn stages(&self) -> Option<&dyn Stages> {
+        None
+    }
+}
+
+/// The ability to send its short messages through our lines. Their statuses travel as results ([`CrmEffect::Reply`]).
+#[async_trait]
+pub trait SmsSenders: Send + Sync {
+    /// Brings the senders of a portal in line: `wanted` are all there should be.
+    ///
+    /// # Errors
+    /// The first error; `NotPermitted` where plan or rights offer no senders.
+    async fn reconcile_senders(&self, portal: &Portal, wanted: &[SmsPlace]) -> Result<(), CrmError>;
+}
+
+/// The ability to tell how cards move through stages.
+#[async_trait]
+pub trait Stages: Send + Sync {
+    /// A page of entries of one kind of card into stages behind the number `after`.
+    ///
+    /// # Errors
+    /// `NotPermitted` where plan, rights or the kind of card do not allow to ask.
+    async fn entries(&self, portal: &Portal, kind: CardKind, after: i64) -> Result<StagePage, CrmError>;
+
+    /// The number of the newest entry; 0 without any.
+    ///
+    /// # Errors
+    /// As [`Stages::entries`].
+    async fn newest_entry(&self, portal: &Portal, kind: CardKind) -> Result<i64, CrmError>;
+
+    /// Where cards stand now, in the order of `cards`; `None` for a card that is gone.
+    async fn stages_of(&self, portal: &Portal, cards: &[CardRef]) -> Vec<Result<Option<String>, CrmError>>;
 }
 
 /// The ability to give chats other names.

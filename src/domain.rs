@@ -27,6 +27,8 @@ pub mod message;
 pub mod outcome;
 pub mod phone;
 pub mod portal;
+pub mod sms;
+pub mod stage;
 pub mod status;
 pub mod template;
 pub mod text;

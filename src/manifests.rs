@@ -53,6 +53,9 @@ pub struct Scope {
     pub code: String,
     /// What it is needed for, to complete "the right … is needed".
     pub reason: Texts,
+    /// Everything else works without it, so its absence is no gap.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// One event.
@@ -147,11 +150,11 @@ pub fn bitrix24() -> Result<Bitrix24App, String> {
 }
 
 impl Bitrix24App {
-    /// Rights that are needed and not among those granted.
+    /// Rights that are needed and not among those granted; not those that only switches ask for.
     #[must_use]
     pub fn missing_scopes(&self, granted: &[String]) -> Vec<&Scope> {
         let lacks = |scope: &&Scope| !granted.iter().any(|have| have.eq_ignore_ascii_case(&scope.code));
-        self.scopes.iter().filter(lacks).collect()
+        self.scopes.iter().filter(|scope| !scope.optional).filter(lacks).collect()
     }
 }
 

@@ -20,6 +20,7 @@ pub mod ingest;
 pub mod intake;
 pub mod lanes;
 pub mod limits;
+pub mod lost_calls;
 pub mod mailbox;
 mod mirrors;
 mod news;
@@ -31,6 +32,7 @@ mod renames;
 pub mod report;
 pub mod retention;
 pub mod scheduler;
+mod senders;
 mod sources;
 pub mod stops;
 pub mod submit;
@@ -52,6 +54,7 @@ use crate::lease::Lease;
 use crate::providers::Provider;
 use crate::storage::Storage;
 
+use lost_calls::LostCallSettings;
 use policy::RetryPlan;
 use preflight::TemplateCache;
 use watch::SilenceSettings;
@@ -81,6 +84,8 @@ pub struct PipelineSettings {
     pub public_url: String,
     /// How often it is looked up where vendors call us.
     pub check_webhooks: Millis,
+    /// When calls of robots that never came are looked for.
+    pub lost_calls: LostCallSettings,
 }
 
 #[cfg(test)]
@@ -99,6 +104,7 @@ impl PipelineSettings {
             silence: SilenceSettings::default(),
             public_url: "https://mostik.example".to_owned(),
             check_webhooks: Millis::minutes(5),
+            lost_calls: LostCallSettings { every: Millis(0), after: Millis::minutes(15) },
         }
     }
 }

@@ -27,6 +27,8 @@ pub struct FrameView {
     pub notes: Vec<String>,
     /// Senders this portal can use.
     pub channels: Vec<FrameChannel>,
+    /// Calls of robots that never came, oldest first: the first few.
+    pub lost: Vec<FrameLost>,
     /// Key of what is said about the button that was pressed, below `page.`.
     pub said: Option<&'static str>,
     /// With what the page's buttons call back.
@@ -64,6 +66,20 @@ pub struct Fact {
     pub at: Option<String>,
     /// As it should be, or not; `None` where neither.
     pub good: Option<bool>,
+}
+
+/// A call of a robot that never came.
+pub struct FrameLost {
+    /// The card, with its kind in the person's language.
+    pub card: String,
+    /// The stage it entered, in the portal's own words.
+    pub stage: String,
+    /// When, for people without a script.
+    pub shown: String,
+    /// When, for machines.
+    pub at: String,
+    /// False when the robot may have left the card out by itself.
+    pub sure: bool,
 }
 
 /// What the tab on a card starts with; its dialogs it asks for itself.
@@ -115,8 +131,18 @@ pub struct SettingsView {
     pub connected: bool,
     /// What can be chosen.
     pub lines: Vec<LineChoice>,
+    /// Whether the chosen line sends the portal's short messages; `None` while none is chosen.
+    pub sms: Option<SmsChoice>,
     /// Key of what is said about the last choice, below `page.`.
     pub said: Option<&'static str>,
+}
+
+/// Whether a line sends the portal's short messages.
+pub struct SmsChoice {
+    /// It does.
+    pub on: bool,
+    /// Its template for a closed window; may be empty.
+    pub template: String,
 }
 
 /// One line that can be chosen.
@@ -287,6 +313,13 @@ mod tests {
             facts: vec![Fact { label: "<u>".into(), value: "1".into(), at: None, good: Some(false) }],
             notes: vec!["<script>alert(1)</script>".into()],
             channels: vec![],
+            lost: vec![FrameLost {
+                card: "<s>".into(),
+                stage: "<em>".into(),
+                shown: "1".into(),
+                at: "1".into(),
+                sure: false,
+            }],
             said: Some("repaired"),
             pass: "pass".into(),
             base: "/bitrix24/main".into(),
@@ -311,7 +344,7 @@ mod tests {
         let russian = body(frame(&view(Language::Ru)).unwrap()).await;
         let english = body(frame(&view(Language::En)).unwrap()).await;
         for page in [&russian, &english] {
-            for raw in ["<script>alert", "<b>", "<i>", "<u>"] {
+            for raw in ["<script>alert", "<b>", "<i>", "<u>", "<s>", "<em>"] {
                 assert!(!page.contains(raw), "{raw}: {page}");
             }
             assert!(!page.contains(">page."), "a text is missing: {page}");

@@ -73,7 +73,8 @@ pub use bitrix24::{
     AppSpec, Attachment, Automation, Chat, ChatAuthor, ChatMessage, FileShown, InstallView, ItemSpec, ItemView,
     KanbanCard, KanbanColumn, MethodConfirm, Multi, Note, Notification, OAuthOptions, OperatingLimit, Page,
     PageRequest, Portal, PortalLimits, PortalSpec, RobotKind, RobotRun, RobotState, RobotView, RunBrief, SendEffect,
-    SentResult, Serving, StageRobot, StageSpec, Standing, Switches, TimelineEntry, TokenPair, UserSpec,
+    SenderView, SentResult, Serving, SmsSpec, SmsView, StageRobot, StageSpec, Standing, Switches, TimelineEntry,
+    TokenPair, UserSpec,
 };
 pub use clock::Millis;
 pub use courier::CourierKnobs;

@@ -173,6 +173,10 @@ pub struct Bitrix24Section {
     pub burst: u32,
     /// When a robot's result is given once more.
     pub repeat_result: Span,
+    /// How often calls of robots that never came are looked for; zero is never.
+    pub lost_calls_every: Span,
+    /// A call that has not come so long after the entry is lost.
+    pub lost_calls_after: Span,
 }
 
 /// `[bitrix24.apps.<name>]`.
@@ -207,6 +211,9 @@ impl Bitrix24Section {
         }
         if !(0.1..=1000.0).contains(&self.requests_per_second) || self.burst == 0 {
             return Err(wrong("bitrix24.requests_per_second", "must be between 0.1 and 1000, burst at least 1"));
+        }
+        if self.lost_calls_after.0.0 < 1_000 {
+            return Err(wrong("bitrix24.lost_calls_after", "at least a second: calls take that long to come"));
         }
         Ok(())
     }
@@ -568,6 +575,8 @@ pub(super) fn describe(config: &Config) -> String {
                 ("requests_per_second", Value::Float(config.bitrix24.requests_per_second)),
                 ("burst", Value::Integer(i64::from(config.bitrix24.burst))),
                 ("repeat_result", text(&config.bitrix24.repeat_result.to_string())),
+                ("lost_calls_every", text(&config.bitrix24.lost_calls_every.to_string())),
+                ("lost_calls_after", text(&config.bitrix24.lost_calls_after.to_string())),
                 ("apps", Value::Table(apps)),
             ]),
         ),

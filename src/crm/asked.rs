@@ -79,6 +79,12 @@ pub(in crate::crm) fn asked(code: &str, values: &BTreeMap<String, Value>) -> Ask
     }
 }
 
+/// The work that an action's values ask for, for somebody who is no CRM; [`CommandBody::Invalid`] says what is wrong.
+#[must_use]
+pub fn body_of(code: &str, values: &BTreeMap<String, Value>) -> CommandBody {
+    asked(code, values).body
+}
+
 impl Asked {
     /// How the waiting CRM is continued. `limit` is its own time limit, if it has one.
     pub(in crate::crm) fn reply(

@@ -27,6 +27,8 @@ mod oauth;
 mod places;
 mod reconcile;
 mod robots;
+pub mod sms;
+mod stages;
 pub mod wire;
 
 #[cfg(test)]
@@ -54,7 +56,7 @@ pub use self::places::card_of;
 pub use self::reconcile::{Report, Tally};
 use crate::crm::comments::{CommentStyle, Markup};
 use crate::crm::tokens::{Refresher, Tokens};
-use crate::crm::{Budget, ChatNames, Chats, Crm, CrmSpec, Files, TokenStore};
+use crate::crm::{Budget, ChatNames, Chats, Crm, CrmSpec, Files, SmsSenders, Stages, TokenStore};
 use crate::domain::effect::{Applied, CardPerson, CrmEffect, CrmError, RecipientQuery};
 use crate::domain::ids::PortalId;
 use crate::domain::portal::{CrmKind, Portal};
@@ -198,6 +200,14 @@ impl Crm for Bitrix24 {
     }
 
     fn files(&self) -> Option<&dyn Files> {
+        Some(self)
+    }
+
+    fn sms_senders(&self) -> Option<&dyn SmsSenders> {
+        Some(self)
+    }
+
+    fn stages(&self) -> Option<&dyn Stages> {
         Some(self)
     }
 }

@@ -134,19 +134,43 @@ pub struct CardRef {
     pub id: u64,
 }
 
+impl fmt::Display for CardKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lead => f.write_str("lead"),
+            Self::Deal => f.write_str("deal"),
+            Self::Contact => f.write_str("contact"),
+            Self::Company => f.write_str("company"),
+            Self::Quote => f.write_str("quote"),
+            Self::Invoice => f.write_str("invoice"),
+            Self::Order => f.write_str("order"),
+            Self::Customer => f.write_str("customer"),
+            Self::Custom(number) => write!(f, "custom{number}"),
+        }
+    }
+}
+
+impl CardKind {
+    /// Reads what `Display` wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "lead" => Self::Lead,
+            "deal" => Self::Deal,
+            "contact" => Self::Contact,
+            "company" => Self::Company,
+            "quote" => Self::Quote,
+            "invoice" => Self::Invoice,
+            "order" => Self::Order,
+            "customer" => Self::Customer,
+            other => Self::Custom(other.strip_prefix("custom")?.parse().ok()?),
+        })
+    }
+}
+
 impl fmt::Display for CardRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            CardKind::Lead => write!(f, "lead:{}", self.id),
-            CardKind::Deal => write!(f, "deal:{}", self.id),
-            CardKind::Contact => write!(f, "contact:{}", self.id),
-            CardKind::Company => write!(f, "company:{}", self.id),
-            CardKind::Quote => write!(f, "quote:{}", self.id),
-            CardKind::Invoice => write!(f, "invoice:{}", self.id),
-            CardKind::Order => write!(f, "order:{}", self.id),
-            CardKind::Customer => write!(f, "customer:{}", self.id),
-            CardKind::Custom(number) => write!(f, "custom{number}:{}", self.id),
-        }
+        write!(f, "{}:{}", self.kind, self.id)
     }
 }
 
@@ -155,18 +179,7 @@ impl CardRef {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, id) = text.split_once(':')?;
-        let kind = match kind {
-            "lead" => CardKind::Lead,
-            "deal" => CardKind::Deal,
-            "contact" => CardKind::Contact,
-            "company" => CardKind::Company,
-            "quote" => CardKind::Quote,
-            "invoice" => CardKind::Invoice,
-            "order" => CardKind::Order,
-            "customer" => CardKind::Customer,
-            other => CardKind::Custom(other.strip_prefix("custom")?.parse().ok()?),
-        };
-        Some(Self { kind, id: id.parse().ok()? })
+        Some(Self { kind: CardKind::parse(kind)?, id: id.parse().ok()? })
     }
 }
 

@@ -12,11 +12,13 @@ mod chats;
 mod dead_letters;
 mod line_settings;
 mod lines;
+mod lost_calls;
 mod messages;
 mod open_lines;
 mod openapi;
 mod page;
 mod portals;
+mod sms_senders;
 #[cfg(test)]
 mod tests;
 pub(super) mod views;
@@ -73,6 +75,12 @@ table! {
     "/portals/{portal}/open-lines/{messenger}/{open_line}": delete open_lines::remove;
     "/portals/{portal}/chats": get chats::list, post chats::create;
     "/portals/{portal}/chats/{line}": delete chats::remove;
+    "/portals/{portal}/lost-calls": get lost_calls::list;
+    "/portals/{portal}/lost-calls/rule": put lost_calls::rule;
+    "/portals/{portal}/lost-calls/replay": post lost_calls::replay;
+    "/portals/{portal}/lost-calls/dismiss": post lost_calls::dismiss;
+    "/portals/{portal}/sms-senders": get sms_senders::list;
+    "/portals/{portal}/sms-senders/{messenger}/{line}": put sms_senders::put, delete sms_senders::remove;
     "/messages": get messages::list, post messages::create;
     "/messages/{message}": get messages::get;
     "/dead-letters": get dead_letters::list;

@@ -2,8 +2,10 @@
 
 mod app;
 mod card;
+mod lost;
 mod pass;
 mod settings;
+mod sms;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use secrecy::{ExposeSecret, SecretString};
@@ -137,7 +139,7 @@ pub async fn robot(
     let id = CommandId::new(&state.ids.ulid());
     let command = command(portal.get(), &call, id, now, &CommandOptions::default());
     let portal = portal.into_inner();
-    state.pipeline.accept(Verified::checked(command)).await?;
+    state.pipeline.accept_call(Verified::checked(command), call.ts).await?;
     telemetry::webhook(SOURCE, "ok");
     note(&state, &portal.id, Sign::Robot).await;
     if let Some(pair) = call.auth.token_pair(false, now) {
@@ -412,6 +414,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
             .service(web::resource("/card/pass").post(card::renew))
             .service(web::resource("/events").post(event))
             .service(web::resource("/robots/{code}").post(robot))
+            .service(web::resource("/sms/{sender}").post(sms::take))
             .service(web::resource("/settings/{connector}").post(settings::page).get(other_visitor)),
     );
 }

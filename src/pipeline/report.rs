@@ -13,6 +13,7 @@ use super::lanes::Group;
 use super::mailbox::{Finished, Hold};
 use super::mirrors;
 use super::policy::{Decision, decide};
+use super::senders;
 use super::tags;
 use crate::crm::{Crm, TokenStore as _};
 use crate::domain::chat::{ChatPost, ChatVerdict};
@@ -392,7 +393,10 @@ async fn reconcile(pipeline: &Pipeline, crm: &Arc<dyn Crm>, portal: &Portal, job
     let lines: Vec<(String, String)> = lines.iter().map(|line| (line.id.to_string(), line.name.clone())).collect();
     let now = pipeline.clock.now();
     let compared = match crm.reconcile(portal, &lines).await {
-        Ok(()) => chats::reconcile(pipeline, crm, portal).await?,
+        Ok(()) => match chats::reconcile(pipeline, crm, portal).await? {
+            Ok(()) => senders::reconcile(pipeline, crm, portal).await?,
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     };
     Ok(match compared {

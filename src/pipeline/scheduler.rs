@@ -173,6 +173,7 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
     let sweeping = beside(&pipeline, upkeep::sweep(Arc::clone(&pipeline), stop.clone()));
     let comparing = beside(&pipeline, upkeep::compare(Arc::clone(&pipeline), stop.clone()));
     let watching = beside(&pipeline, super::watch::run(Arc::clone(&pipeline), stop.clone()));
+    let missing = beside(&pipeline, super::lost_calls::run(Arc::clone(&pipeline), stop.clone()));
     let connecting = beside(&pipeline, super::addresses::run(Arc::clone(&pipeline), stop.clone()));
     let mut scheduler = Scheduler {
         pipeline: Arc::clone(&pipeline),
@@ -210,6 +211,7 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
     let _ = tokio::time::timeout(RUNS_END, scheduler.runs.tasks.wait()).await;
     sweeping.abort();
     watching.abort();
+    missing.abort();
     connecting.abort();
     comparing.abort();
 }

@@ -42,6 +42,7 @@ impl Pipeline {
             files: written.files,
             written: Some(written.written),
             echo_of: None,
+            change: None,
         };
         self.take_answers(portal, vec![message], Some(raised)).await
     }

@@ -667,6 +667,7 @@ fn migrations() -> Migrator {
         (13, "hearing", include_str!("../../migrations/0013_hearing.sql")),
         (14, "engine", include_str!("../../migrations/0014_engine.sql")),
         (15, "chat_changes", include_str!("../../migrations/0015_chat_changes.sql")),
+        (16, "bitrix_portal", include_str!("../../migrations/0016_bitrix_portal.sql")),
         (17, "amocrm_chats", include_str!("../../migrations/0017_amocrm_chats.sql")),
         (18, "quiet_rows", include_str!("../../migrations/0018_quiet_rows.sql")),
     ];

@@ -293,6 +293,10 @@ impl Storage {
             sql::CLEAN_PAGE_ATTEMPTS,
             sql::CLEAN_PAGE_MESSAGES,
             sql::CLEAN_SIGNS,
+            sql::CLEAN_LOST_CALLS,
+            sql::CLEAN_STAGE_ROBOTS,
+            sql::CLEAN_STAGE_LOOKS,
+            sql::CLEAN_SMS_SENDERS,
             sql::CLEAN_CHATS,
             sql::CLEAN_CHAT_LINES,
         ] {

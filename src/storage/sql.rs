@@ -99,32 +99,60 @@ mod chats;
 mod crm_chats;
 mod deeds;
 mod history;
+mod lost_calls;
 mod mirrors;
 mod pages;
 mod portals;
 mod retention;
+mod sms;
 pub(super) mod transfer;
 mod troubles;
 mod workers;
 
-pub(super) use self::{changes::*, chats::*, crm_chats::*, deeds::*, history::*, mirrors::*, pages::*, portals::*, retention::*, troubles::*, workers::*};
+pub(super) use self::{
+    changes::*, chats::*, crm_chats::*, deeds::*, history::*, lost_calls::*, mirrors::*, pages::*, portals::*,
+    retention::*, sms::*, troubles::*, workers::*,
+};
 
 /// Every single statement of every theme by name.
 #[cfg(test)]
 pub(super) fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
-    [STATEMENTS, changes::STATEMENTS, chats::STATEMENTS, crm_chats::STATEMENTS, history::STATEMENTS, mirrors::STATEMENTS, pages::STATEMENTS, portals::STATEMENTS, retention::STATEMENTS, workers::STATEMENTS]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        STATEMENTS,
+        changes::STATEMENTS,
+        chats::STATEMENTS,
+        crm_chats::STATEMENTS,
+        history::STATEMENTS,
+        lost_calls::STATEMENTS,
+        mirrors::STATEMENTS,
+        pages::STATEMENTS,
+        portals::STATEMENTS,
+        retention::STATEMENTS,
+        sms::STATEMENTS,
+        workers::STATEMENTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// Every many-row statement of every theme by name.
 #[cfg(test)]
 pub(super) fn batches() -> impl Iterator<Item = (&'static str, Batch)> {
-    [BATCHES, changes::BATCHES, chats::BATCHES, deeds::BATCHES, mirrors::BATCHES, retention::BATCHES, troubles::BATCHES, workers::BATCHES]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        BATCHES,
+        changes::BATCHES,
+        chats::BATCHES,
+        deeds::BATCHES,
+        lost_calls::BATCHES,
+        mirrors::BATCHES,
+        retention::BATCHES,
+        troubles::BATCHES,
+        workers::BATCHES,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// How rows are listed for PostgreSQL: one array per column.

@@ -99,7 +99,7 @@ async fn clients_write_and_operators_answer_on_postgres() {
 }
 
 /// Values of the hidden fields of a page.
-fn hidden(page: &str) -> Vec<(String, String)> {
+pub(crate) fn hidden(page: &str) -> Vec<(String, String)> {
     let value = |part: &str, name: &str| {
         let (_, rest) = part.split_once(&format!("{name}=\"")).unwrap();
         let text = rest.split('"').next().unwrap();

@@ -450,6 +450,18 @@ spans = {spans}
 
     // --- the management API -------------------------------------------------------------------------------------
 
+    pub(crate) async fn delete(&self, path: &str) -> u16 {
+        let url = format!("{}{path}", self.service.base);
+        self.http.delete(url).bearer_auth(ADMIN_TOKEN).send().await.unwrap().status().as_u16()
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: Value) -> (u16, Value) {
+        let url = format!("{}{path}", self.service.base);
+        let answer = self.http.put(url).bearer_auth(ADMIN_TOKEN).json(&body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json().await.unwrap_or(Value::Null))
+    }
+
     pub(crate) async fn post(&self, path: &str, body: Value) -> (u16, Value) {
         let url = format!("{}{path}", self.service.base);
         let answer = self.http.post(url).bearer_auth(ADMIN_TOKEN).json(&body).send().await.unwrap();
@@ -462,11 +474,6 @@ spans = {spans}
         let answer = self.http.get(url).bearer_auth(ADMIN_TOKEN).send().await.unwrap();
         let status = answer.status().as_u16();
         (status, answer.json().await.unwrap_or(Value::Null))
-    }
-
-    pub(crate) async fn delete(&self, path: &str) -> u16 {
-        let asked = self.http.delete(format!("{}{path}", self.base())).bearer_auth(ADMIN_TOKEN);
-        asked.send().await.unwrap().status().as_u16()
     }
 
     pub(crate) async fn get_text(&self, path: &str) -> (u16, String) {

@@ -42,6 +42,7 @@ pub(crate) fn begin(world: &Arc<World>, portal: &Arc<PortalCell>, client_id: &st
             handlers: Vec::new(),
             placements: Vec::new(),
             robots: BTreeMap::new(),
+            senders: BTreeMap::new(),
             options: Php::empty(),
             user_options: HashMap::new(),
             app: app.clone(),
@@ -143,6 +144,7 @@ pub(crate) fn update(
         install.scopes = app.scopes.clone().into();
         install.app = app;
         install.robots.clear();
+        install.senders.clear();
         install.placements.clear();
         (previous, install.user_id)
     };

@@ -17,6 +17,7 @@ use super::{
     disk::Disk,
     frame::Frame,
     limits::{Limiter, PortalLimits},
+    messageservice::{Sender, SmsView},
     openlines::OpenLines,
     robots::Robot,
 };
@@ -246,6 +247,7 @@ pub(crate) struct Install {
     pub(crate) handlers: Vec<EventHandler>,
     pub(crate) placements: Vec<Placement>,
     pub(crate) robots: BTreeMap<String, Robot>,
+    pub(crate) senders: BTreeMap<String, Sender>,
     pub(crate) options: Php,
     pub(crate) user_options: HashMap<i64, Php>,
 }
@@ -313,6 +315,7 @@ pub(crate) struct PortalState {
     pub(crate) frame_order: VecDeque<String>,
     pub(crate) openlines: OpenLines,
     pub(crate) disk: Disk,
+    pub(crate) sms: Vec<SmsView>,
 }
 
 impl PortalState {
@@ -333,6 +336,7 @@ impl PortalState {
             frame_order: VecDeque::new(),
             openlines: OpenLines::default(),
             disk: Disk::default(),
+            sms: Vec::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::LazyLock};
 
 use super::{
-    automation, crm, disk, handlers, openlines,
+    automation, crm, disk, handlers, messageservice, openlines,
     rest::{Answer, Hit, RestError},
     robots, system,
 };
@@ -67,6 +67,12 @@ static METHODS: &[MethodSpec] = &[
     admin("bizproc.activity.list", "bizproc", robots::activity_list),
     scoped("bizproc.event.send", "bizproc", automation::event_send),
     scoped("bizproc.activity.log", "bizproc", automation::activity_log),
+    admin("messageservice.sender.add", "messageservice", messageservice::sender_add),
+    admin("messageservice.sender.update", "messageservice", messageservice::sender_update),
+    admin("messageservice.sender.delete", "messageservice", messageservice::sender_delete),
+    admin("messageservice.sender.list", "messageservice", messageservice::sender_list),
+    scoped("messageservice.message.status.update", "messageservice", messageservice::status_update),
+    scoped("messageservice.message.status.get", "messageservice", messageservice::status_get),
     scoped("imconnector.register", "imopenlines", openlines::register),
     scoped("imconnector.unregister", "imopenlines", openlines::unregister),
     scoped("imconnector.activate", "imopenlines", openlines::activate),
@@ -100,6 +106,7 @@ static METHODS: &[MethodSpec] = &[
     scoped("crm.type.list", "crm", crm::legacy::type_list),
     scoped("crm.status.list", "crm", crm::legacy::status_list),
     scoped("crm.category.list", "crm", crm::legacy::category_list),
+    scoped("crm.stagehistory.list", "crm", crm::history::list),
     scoped("crm.timeline.comment.add", "crm", crm::timeline::comment_add),
     scoped("crm.timeline.comment.update", "crm", crm::timeline::comment_update),
     scoped("crm.timeline.comment.delete", "crm", crm::timeline::comment_delete),

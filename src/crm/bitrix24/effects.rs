@@ -14,6 +14,7 @@ use super::cards::{entity_type, no_such_card};
 use super::chats;
 use super::client::{Entries, Failed};
 use super::errors::{Fault, own};
+use super::sms;
 use crate::crm::comments::refers_to;
 use crate::crm::results;
 use crate::domain::effect::{
@@ -192,6 +193,11 @@ impl Bitrix24 {
     }
 
     fn plan_reply(&self, portal: &Portal, effect: &ReplyEffect, now: Timestamp, batch: &mut Batch) -> Plan {
+        if let Some((code, message)) = sms::of_token(effect.token.as_str()) {
+            let Some(status) = sms::status_of(&effect.result) else { return Plan::Settled(Ok(Applied::Done)) };
+            let params = [("CODE", code.into()), ("MESSAGE_ID", message.into()), ("STATUS", status.into())];
+            return self.or_rest(portal, sms::STATUS, now, || Plan::Reply(batch.push(sms::STATUS, &params)));
+        }
         if let Some(error) = self.method_is_hot(portal, SEND, now) {
             return Plan::Settled(Err(error));
         }

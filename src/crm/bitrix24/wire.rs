@@ -64,7 +64,7 @@ impl fmt::Debug for Auth {
 }
 
 impl Auth {
-    fn read(form: &Value) -> Result<Self, WireError> {
+    pub(super) fn read(form: &Value) -> Result<Self, WireError> {
         let auth = member(form, "auth").ok_or(WireError::Unsigned("auth"))?;
         let some = |key: &str| member(auth, key).and_then(text).filter(|found| !found.is_empty());
         Ok(Self {

@@ -8,7 +8,9 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use super::{amocrm, channels, chats, dead_letters, lines, messages, open_lines, portals, views};
+use super::{
+    amocrm, channels, chats, dead_letters, lines, lost_calls, messages, open_lines, portals, sms_senders, views,
+};
 
 /// Why a request was refused (RFC 9457). `type` ends in one of a closed list of ids.
 #[derive(ToSchema)]
@@ -38,12 +40,14 @@ struct Problem {
         portals::list, portals::bind, portals::unbind, amocrm::add, amocrm::authorize,
         open_lines::list, open_lines::create, open_lines::remove,
         chats::list, chats::create, chats::remove,
+        sms_senders::list, sms_senders::put, sms_senders::remove,
+        lost_calls::list, lost_calls::rule, lost_calls::replay, lost_calls::dismiss,
         messages::list, messages::create, messages::get,
         dead_letters::list, dead_letters::redrive_many, dead_letters::redrive_matching, dead_letters::redrive,
     ),
     components(schemas(
         Problem, lines::LineView, channels::ChannelView, portals::PortalView, views::MessageView,
-        dead_letters::DeadLetterView,
+        dead_letters::DeadLetterView, lost_calls::LostCallView,
     )),
     modifiers(&Common),
     security(("admin_token" = [])),

@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, web};
 use jiff::Timestamp as Moment;
 
 use super::pass::{self, Pass, Scope, Shown};
-use super::{Refused, broken, decode, require_app};
+use super::{Refused, broken, decode, lost, require_app};
 use crate::crm::bitrix24::{Report, Tally};
 use crate::domain::channel::ChannelState;
 use crate::domain::job::QueueKey;
@@ -34,6 +34,10 @@ enum Action {
     Repair,
     /// The portal is asked for an event, to see whether events come through.
     Test,
+    /// The work of robots whose calls never came is done.
+    Replay,
+    /// Nothing is done about them.
+    Dismiss,
 }
 
 impl Action {
@@ -41,6 +45,8 @@ impl Action {
         match word {
             "repair" => Some(Self::Repair),
             "test" => Some(Self::Test),
+            "replay" => Some(Self::Replay),
+            "dismiss" => Some(Self::Dismiss),
             _ => None,
         }
     }
@@ -77,6 +83,8 @@ pub(super) async fn act(
             "repaired"
         }
         Action::Test => test_events(&state, &portal).await?,
+        Action::Replay => lost::replay(&state, &portal.id).await?,
+        Action::Dismiss => lost::dismiss(&state, &portal.id).await?,
     };
     tracing::info!(portal.id = %portal.id, said, "an administrator pressed a button");
     match describe(&state, &portal, &pass).await {
@@ -127,21 +135,26 @@ pub(super) async fn describe(state: &State, portal: &Portal, pass: &Pass) -> Res
             channels.push(FrameChannel::new(line, channel, language));
         }
     }
+    let lost = lost::known(state, &portal.id).await?;
     let ready = report.as_ref().is_some_and(|report| report.problems.is_empty());
     let report = report.unwrap_or_default();
     if ready {
         // The steps say it all.
         notes.clear();
     }
+    notes.extend(lost.trouble.as_ref().map(|code| i18n::text(language, "page.lost_trouble", &[("code", code)])));
+    let mut facts = facts(state, portal, language, &report).await?;
+    facts.push(lost.fact(language));
     Ok(FrameView {
         language,
         domain: portal.domain.clone(),
         installing: false,
         ready,
         steps: steps(language, &report, works, channels.is_empty()),
-        facts: facts(state, portal, language, &report).await?,
+        facts,
         notes,
         channels,
+        lost: lost.rows(language),
         said: None,
         pass: pass.sealed(state).map_err(Refused::Problem)?,
         base: format!("/bitrix24/{}", portal.app),
@@ -188,8 +201,8 @@ async fn facts(state: &State, portal: &Portal, language: Language, report: &Repo
     let signs = state.storage.signs(&portal.id).await?;
     let time = |key: &str, at: Option<Timestamp>, good: Option<bool>| Fact {
         label: say(key),
-        value: at.map_or_else(|| say("never"), |at| shown(at, "%Y-%m-%d %H:%M UTC")),
-        at: at.map(|at| shown(at, "%Y-%m-%dT%H:%M:%SZ")),
+        value: at.map_or_else(|| say("never"), |at| shown(at, SHOWN)),
+        at: at.map(|at| shown(at, EXACT)),
         good,
     };
     let open_lines = state.storage.chat_lines(&portal.id).await?.len();
@@ -205,7 +218,12 @@ async fn facts(state: &State, portal: &Portal, language: Language, report: &Repo
     ])
 }
 
-/// A moment in UTC; the page's script shows it in the reader's own time.
-fn shown(at: Timestamp, format: &str) -> String {
+/// A moment in UTC for people; the page's script shows it in the reader's own time.
+pub(super) const SHOWN: &str = "%Y-%m-%d %H:%M UTC";
+/// The same for machines.
+pub(super) const EXACT: &str = "%Y-%m-%dT%H:%M:%SZ";
+
+/// A moment in UTC.
+pub(super) fn shown(at: Timestamp, format: &str) -> String {
     Moment::from_millisecond(at.0).map(|at| at.strftime(format).to_string()).unwrap_or_default()
 }

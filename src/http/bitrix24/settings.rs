@@ -12,14 +12,20 @@ use crate::domain::channel::Messenger;
 use crate::domain::chat::ChatLine;
 use crate::domain::language::Language;
 use crate::domain::portal::Portal;
+use crate::domain::sms::SmsSender;
+use crate::domain::template::TemplateRef;
 use crate::forms::{member, text, text_at};
 use crate::http::State;
 use crate::http::problem::Problem;
 use crate::storage::chats::Connected;
-use crate::ui::{self, LineChoice, SettingsView};
+use crate::ui::{self, LineChoice, SettingsView, SmsChoice};
 
 /// Field of the form that names the line chosen; empty disconnects.
 const CHOSEN: &str = "chosen";
+/// Field of the form that switches short messages: `on` or `off` …
+const SMS: &str = "sms";
+/// … and the one that names their template for a closed window.
+const SMS_TEMPLATE: &str = "sms_template";
 /// Longest number of an open line that is taken.
 const PLACE_MAX: usize = 20;
 
@@ -42,16 +48,40 @@ pub(super) async fn page(
         return Err(Problem::Malformed("PLACEMENT_OPTIONS name no open line of this connector".to_owned()));
     }
     let language = Language::of_portal(&opened.language);
-    let chosen = member(&form, CHOSEN).and_then(text);
+    let wish = Wish::read(&form);
     let page = Page { state: &state, opened: &opened, messenger, place, language };
     let shown = match enter(&state, &app, &opened).await {
-        Ok((portal, proof)) => page.show(&portal, &proof.domain, &request, chosen.as_deref()).await,
+        Ok((portal, proof)) => page.show(&portal, &proof.domain, &request, wish).await,
         Err(refused) => Err(refused),
     };
     match shown {
         Ok(view) => ui::settings(&view).map_err(broken),
         Err(Refused::Said(key)) => notice_in_frame(&opened, key),
         Err(Refused::Problem(problem)) => Err(problem),
+    }
+}
+
+/// What somebody wants changed.
+enum Wish {
+    /// Nothing: the page is only looked at.
+    Nothing,
+    /// The line of this id is connected; empty disconnects.
+    Line(String),
+    /// The connected line sends the portal's short messages, with this template for a closed window (may be empty).
+    Sms(String),
+    /// It sends none.
+    NoSms,
+}
+
+impl Wish {
+    fn read(form: &serde_json::Value) -> Self {
+        let field = |name: &str| member(form, name).and_then(text);
+        match (field(CHOSEN), field(SMS).as_deref()) {
+            (Some(line), _) => Self::Line(line),
+            (None, Some("on")) => Self::Sms(field(SMS_TEMPLATE).unwrap_or_default().trim().to_owned()),
+            (None, Some(_)) => Self::NoSms,
+            (None, None) => Self::Nothing,
+        }
     }
 }
 
@@ -69,14 +99,27 @@ impl Page<'_> {
         portal: &Portal,
         domain: &str,
         request: &HttpRequest,
-        chosen: Option<&str>,
+        wish: Wish,
     ) -> Result<SettingsView, Refused> {
-        let said = match chosen {
-            Some(chosen) => Some(self.choose(portal, chosen).await?),
-            None => None,
+        let said = match &wish {
+            Wish::Nothing => None,
+            Wish::Line(chosen) => Some(self.choose(portal, chosen).await?),
+            Wish::Sms(template) => Some(self.send_sms(portal, template).await?),
+            Wish::NoSms => Some(self.send_no_sms(portal).await?),
         };
-        let stands = self.state.storage.chat_lines(&portal.id).await?;
-        let stands = stands.iter().find(|line| line.messenger == self.messenger && line.place == self.place);
+        let stands = self.connected(portal).await?;
+        let senders = self.state.storage.sms_senders(&portal.id).await?;
+        let sms = stands.as_ref().map(|line| {
+            let same = |sender: &&SmsSender| sender.line == line.line && sender.messenger == self.messenger;
+            let sender = senders.iter().map(|(sender, _)| sender).find(same);
+            SmsChoice {
+                on: sender.is_some(),
+                template: sender
+                    .and_then(|sender| sender.template.as_ref())
+                    .map(TemplateRef::label)
+                    .unwrap_or_default(),
+            }
+        });
         let mut lines = Vec::new();
         for line in self.state.storage.lines_of_portal(&portal.id).await?.iter() {
             let channels = self.state.storage.channels_of_line(&line.id).await?;
@@ -90,7 +133,7 @@ impl Page<'_> {
                     id: line.id.to_string(),
                     name: line.name.clone(),
                     channels: names.join(", "),
-                    chosen: stands.is_some_and(|stands| stands.line == line.id),
+                    chosen: stands.as_ref().is_some_and(|stands| stands.line == line.id),
                 });
             }
         }
@@ -111,8 +154,37 @@ impl Page<'_> {
             ],
             connected: stands.is_some(),
             lines,
+            sms,
             said,
         })
+    }
+
+    /// The line whose chats stand in this open line.
+    async fn connected(&self, portal: &Portal) -> Result<Option<ChatLine>, Refused> {
+        let stands = self.state.storage.chat_lines(&portal.id).await?;
+        Ok(stands.into_iter().find(|line| line.messenger == self.messenger && line.place == self.place))
+    }
+
+    /// Lets the connected line send the portal's short messages; gives the key of what is said about it.
+    async fn send_sms(&self, portal: &Portal, template: &str) -> Result<&'static str, Refused> {
+        let Some(line) = self.connected(portal).await? else { return Ok("sms_no_line") };
+        let template = match template {
+            "" => None,
+            name => match TemplateRef::parse(name) {
+                Some(template) => Some(template),
+                None => return Ok("sms_template_wrong"),
+            },
+        };
+        let sender = SmsSender { messenger: self.messenger, line: line.line, template };
+        self.state.pipeline.make_sender(portal, &sender).await?;
+        Ok("sms_saved")
+    }
+
+    /// It sends none any more.
+    async fn send_no_sms(&self, portal: &Portal) -> Result<&'static str, Refused> {
+        let Some(line) = self.connected(portal).await? else { return Ok("sms_no_line") };
+        self.state.pipeline.unmake_sender(portal, self.messenger, &line.line).await?;
+        Ok("sms_removed")
     }
 
     /// Carries out a choice; gives the key of what is said about it.

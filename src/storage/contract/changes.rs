@@ -29,6 +29,7 @@ mod promises {
             author: None,
             text: Markup::default(),
             files: Vec::new(),
+            written: None,
             echo_of: None,
             change: None,
         };

@@ -81,6 +81,11 @@ const HOMES: &[(&str, Home)] = &[
     ("registrations", Home::Key("portal_id")),
     ("portal_signs", Home::Key("portal_id")),
     ("portal_lines", Home::Key("portal_id")),
+    ("lost_call_rules", Home::Key("portal_id")),
+    ("stage_looks", Home::Key("portal_id")),
+    ("sms_senders", Home::Key("portal_id")),
+    ("stage_robots", Home::Key("portal_id")),
+    ("lost_calls", Home::Key("portal_id")),
     ("chat_lines", Home::Key("portal_id")),
     ("commands", Home::Told("t.portal_id")),
     ("lines", Home::Told(of_line!("t.id"))),
@@ -149,6 +154,20 @@ async fn live(world: &World) {
     for (into, values) in [
         ("registrations (portal_id, key, fingerprint)", format!("'{portal}', 'robot:a', 'f'")),
         ("portal_signs (portal_id, kind, at_ms)", format!("'{portal}', 'event', 1")),
+        ("lost_call_rules (portal_id, mode, changed_ms)", format!("'{portal}', 'ask', 1")),
+        ("stage_looks (portal_id, kind, after_id, looked_ms, trouble)", format!("'{portal}', 'deal', 1, 1, ''")),
+        (
+            "sms_senders (portal_id, messenger, line_id, template, changed_ms)",
+            format!("'{portal}', 'whatsapp', (SELECT line_id FROM channels WHERE id = '{channel}'), '', 1"),
+        ),
+        (
+            "stage_robots (portal_id, kind, stage, robot, seen, skipped, command_id, card, print, same, seen_ms)",
+            format!("'{portal}', 'deal', 'NEW', 'A1', 1, 0, '{command}', 'deal:134', 'p', 1, 1"),
+        ),
+        (
+            "lost_calls (portal_id, id, card, stage, robot, entered_ms, found_ms, sure, state, changed_ms)",
+            format!("'{portal}', 'l', 'deal:134', 'NEW', 'A1', 1, 1, 1, 'open', 1"),
+        ),
         ("dialogs (channel_id, peer, name, changed_ms)", format!("'{channel}', '79161234567', '', 1")),
         (
             "chat_lines (portal_id, messenger, place, line_id, changed_ms)",

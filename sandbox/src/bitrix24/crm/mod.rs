@@ -1,5 +1,6 @@
 //! The portal's CRM: cards of all types, stages, timelines. Source: §8.
 
+pub(crate) mod history;
 pub(crate) mod kinds;
 pub(crate) mod legacy;
 pub(crate) mod read;
@@ -213,6 +214,7 @@ pub(crate) struct Crm {
     pub(crate) stages: Vec<StageSpec>,
     pub(crate) categories: Vec<Category>,
     pub(crate) timeline: Timeline,
+    pub(crate) history: history::History,
     /// Cards by `PHONE:digits` or `EMAIL:address`.
     by_comm: HashMap<String, Vec<(i64, i64)>>,
     multi_rows: i64,
@@ -230,6 +232,7 @@ impl Crm {
             stages: Vec::new(),
             categories: vec![Category { entity_type_id: DEAL, id: 0, name: "Общая".into() }],
             timeline: Timeline::default(),
+            history: history::History::default(),
             by_comm: HashMap::new(),
             multi_rows: 30,
             hidden: HashSet::new(),
@@ -343,6 +346,7 @@ impl Crm {
         };
         entity.items.insert(id, item);
         self.index(type_id, id, true);
+        self.remember_stage(type_id, id, None, now);
         Some(id)
     }
 
@@ -362,6 +366,7 @@ impl Crm {
         self.index(type_id, id, false);
         let mut rows = self.multi_rows;
         let item = self.item_mut(type_id, id)?;
+        let before = (item.stage_id.clone(), item.category_id);
         let outcome = edit(item);
         item.updated_ms = now;
         for field in item.fm.iter_mut().filter(|field| field.id == 0) {
@@ -370,6 +375,7 @@ impl Crm {
         }
         self.multi_rows = rows;
         self.index(type_id, id, true);
+        self.remember_stage(type_id, id, Some(before), now);
         Some(outcome)
     }
 

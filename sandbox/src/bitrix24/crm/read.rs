@@ -149,20 +149,20 @@ fn selected(fields: Php, select: &[String]) -> Php {
 }
 
 /// One `filter` entry: an operator in front of a field.
-struct Condition<'a> {
+pub(super) struct Condition<'a> {
     operator: &'static str,
-    field: String,
+    pub(super) field: String,
     value: &'a Php,
 }
 
 impl<'a> Condition<'a> {
-    fn new(key: &str, value: &'a Php) -> Self {
+    pub(super) fn new(key: &str, value: &'a Php) -> Self {
         const OPERATORS: [&str; 10] = [">=", "<=", "!@", "!=", ">", "<", "@", "=", "!", "%"];
         let operator = OPERATORS.iter().find(|operator| key.starts_with(**operator)).copied().unwrap_or("");
         Self { operator, field: key[operator.len()..].to_owned(), value }
     }
 
-    fn holds(&self, fields: &Php) -> bool {
+    pub(super) fn holds(&self, fields: &Php) -> bool {
         let own = fields.get(&self.field).cloned().unwrap_or_default();
         let among = || match self.value {
             Php::Array(values) => values.iter().any(|(_, value)| equal(&own, value)),
