@@ -64,7 +64,8 @@ pub enum ReplayEnd {
 pub(super) async fn run(pipeline: Arc<Pipeline>, stop: CancellationToken) {
     let every = pipeline.settings.lost_calls.every;
     if every.0 <= 0 {
-        return;
+        // Switched off. Work that goes on beside the scheduler may not end before it does.
+        return stop.cancelled().await;
     }
     loop {
         tokio::select! {

@@ -160,7 +160,7 @@ async fn what_is_in_line_is_left_alone() {
     report(&world, &["Sales"]).await;
     let again = report(&world, &["Sales"]).await;
     let Report { robots, events, places, .. } = again.clone();
-    assert_eq!((robots, events, places), (tally(catalogue().len()), tally(7), tally(5)));
+    assert_eq!((robots, events, places), (tally(catalogue().len()), tally(9), tally(5)));
     assert_eq!(again, Report { robots, events, places, ..Report::default() });
     assert_eq!(world.stub.received("/rest/batch").len(), 6);
     assert_eq!(world.crm.reconcile(&world.portal, &lines(&["Sales"])).await, Ok(()));
@@ -260,7 +260,7 @@ async fn handlers_at_an_old_address_are_removed() {
     assert_eq!(done.bound[..2], ["ONAPPINSTALL", "ONAPPUPDATE"]);
     assert_eq!(done.bound[2..], OTHER_EVENTS);
     let left = bound(&state);
-    assert_eq!(left.len(), 8);
+    assert_eq!(left.len(), 10);
     assert!(left.contains(&old("ONCRMLEADADD", "https://elsewhere.example/hook")));
 }
 
@@ -301,7 +301,7 @@ async fn a_refused_robot_is_a_problem_and_the_rest_is_done() {
     })
     .await;
     let done = report(&world, &[]).await;
-    assert_eq!((done.problems.len(), done.bound.len()), (ActionKind::ALL.len(), 7));
+    assert_eq!((done.problems.len(), done.bound.len()), (ActionKind::ALL.len(), 9));
     assert_eq!(done.robots, Tally { wanted: ActionKind::ALL.len(), stand: 0 });
     assert_eq!(done.notes(Language::Ru).len(), ActionKind::ALL.len());
     assert!(world.store.registrations.lock().unwrap().is_empty());
