@@ -109,11 +109,12 @@ async fn changes_that_wait_are_overtaken_by_later_ones_and_by_the_deletion() {
     let gone = world.portal.operator_says(chat.id, OPERATOR, "Лишнее").unwrap();
     world.until("both are confirmed", |w| confirmed(w, id) > 0 && confirmed(w, gone) > 0).await;
     assert_eq!(world.post(&format!("/api/v1/channels/{channel}/pause"), json!({})).await.0, 200);
-    for words in ["Второе", "Третье"] {
+    // Of changes in the same second nothing but their coming tells the order.
+    for (told, words) in [(2, "Второе"), (4, "Третье")] {
         world.portal.operator_edits(chat.id, OPERATOR, id, words).unwrap();
         world.portal.operator_edits(chat.id, OPERATOR, gone, words).unwrap();
+        world.until("they were told", |w| w.sandbox.counter("event.ONIMCONNECTORMESSAGEUPDATE") == told).await;
     }
-    world.until("they were told", |w| w.sandbox.counter("event.ONIMCONNECTORMESSAGEUPDATE") == 4).await;
     world.portal.operator_deletes(chat.id, OPERATOR, gone).unwrap();
     world.until("and this", |w| w.sandbox.counter("event.ONIMCONNECTORMESSAGEDELETE") == 1).await;
     // All that was taken over waits for the channel.
