@@ -49,6 +49,7 @@ impl JobSink for Nobody {
     }
     fn jobs(&self, _jobs: Vec<Queued>) {}
     fn gone(&self, _jobs: Vec<(QueueKey, String)>) {}
+    fn unsure(&self, _queues: std::collections::BTreeSet<QueueKey>) {}
     fn news(&self) {}
 }
 

@@ -231,6 +231,16 @@ impl RecipientSource {
 }
 
 impl CommandBody {
+    /// True when the same words may be meant for another card: whom they go to follows from the card, and is not said here.
+    #[must_use]
+    pub fn is_for_any_card(&self) -> bool {
+        match self {
+            Self::SendMessage(send) => send.recipients.source != RecipientSource::Given,
+            Self::TagDialog(tag) => tag.recipients.source != RecipientSource::Given,
+            Self::RenameChat(_) | Self::CheckPhone(_) | Self::Answer(_) | Self::Invalid { .. } => false,
+        }
+    }
+
     /// Whom it is about; `None` when that is not for the automation to say.
     #[must_use]
     pub fn recipients(&self) -> Option<&Recipients> {

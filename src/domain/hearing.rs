@@ -79,7 +79,10 @@ pub fn before_start(others: &[Presence], now: Timestamp, patience: Millis, least
     let fallen = others.iter().filter(|other| !other.left && now.since(other.seen) <= patience);
     let from = fallen.map(|other| other.seen).fold(last, Timestamp::min).min(now);
     let told = others.iter().map(|other| other.deaf).filter(|deaf| *deaf != Deaf::NEVER);
-    Deaf::last(told.chain([Deaf { from, until: now }]).collect(), least)
+    // One that fell long ago was still sent to for a while.
+    let long_ago = others.iter().filter(|other| !other.left && now.since(other.seen) > patience);
+    let long_ago = long_ago.map(|other| Deaf { from: other.seen, until: other.seen.plus(patience) });
+    Deaf::last(told.chain(long_ago).chain([Deaf { from, until: now }]).collect(), least)
 }
 
 #[cfg(test)]

@@ -122,8 +122,9 @@ pub struct StageRobot {
 impl StageRobot {
     /// A robot is expected on a stage after so many calls: one or two may be late ones for the stage before.
     const KNOWN_FROM: i64 = 3;
-    /// Calls for so many cards asked for the same: nothing in it was filled in from the card.
-    const SAME_FROM: i64 = 2;
+    /// Calls for so many cards asked for the same: nothing in it was filled in from the card. Two clients of one name may stand
+    /// one behind the other, ten hardly.
+    const SAME_FROM: i64 = 10;
     /// A robot that leaves out more than one entry in so many has a condition.
     const SKIPS_AT_MOST: i64 = 5;
 

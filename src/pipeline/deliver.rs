@@ -280,8 +280,14 @@ impl Runs<'_> {
         };
         match queued.job.state {
             JobState::Started | JobState::Unclear if record.draft.change.is_some() => {
-                // A change may be carried out twice, so how it ended does not matter.
-                let fate = Fate::Keep { state: JobState::Ready, due: now, tries: queued.job.tries, reason: None };
+                // A change may be carried out twice, so how it ended does not matter; but it is no more urgent than others.
+                let (tries, class) = (queued.job.tries, FailureClass::Unavailable);
+                let seed = seed_of(&queued.job.id);
+                let due = match decide(&self.pipeline.settings.retries, class, None, tries, None, now, seed) {
+                    Decision::Again { due, .. } => due,
+                    Decision::Settle | Decision::Pause | Decision::Expire | Decision::Unclear => now.plus(NEXT_LOOK),
+                };
+                let fate = Fate::Keep { state: JobState::Ready, due, tries: tries + 1, reason: None };
                 self.settle(&queued, self.settlement(&queued, fate, None)).await;
                 return None;
             }

@@ -308,7 +308,7 @@ impl Pipeline {
         let Some(robot) = robot.filter(|robot| !constant || robot.is_constant()) else { return Ok(None) };
         let mut stored = self.storage.load_commands(std::slice::from_ref(&robot.command)).await?;
         let command = stored.remove(&robot.command).and_then(|stored| stored.command.ok());
-        Ok(command.filter(|command| !constant || !matches!(command.body, CommandBody::Invalid { .. })))
+        Ok(command.filter(|command| !constant || command.body.is_for_any_card()))
     }
 
     /// Takes over a call of a robot that the CRM has held back for long: if it was given up for lost, both are one
@@ -338,7 +338,8 @@ impl Pipeline {
         self.storage.accept(told).await
     }
 
-    /// The lost call that this call is; nobody is asked about one that comes at once.
+    /// The lost call that this call is. One that comes at once is only compared with what was done already: a portal that
+    /// called late for reasons of its own (a delay that was added, a queue of robots that stood still) says a fresh time.
     async fn lost_call_behind(
         &self,
         command: &Command,
@@ -349,11 +350,16 @@ impl Pipeline {
         let (Some(sent), Some(card), Some(robot)) = (sent, command.card, command.robot.as_deref()) else {
             return Ok(None);
         };
-        if settings.every.0 <= 0 || command.received.since(sent).0 < late {
+        if settings.every.0 <= 0 {
             return Ok(None);
         }
-        let entered = (sent.plus(Millis(-settings.after.0)), sent.plus(SKEW));
-        self.storage.lost_call_of(&command.portal, card, robot, entered).await
+        let is_late = command.received.since(sent).0 >= late;
+        let from = sent.plus(Millis(-if is_late { settings.after.0 } else { self.settings.not_after.0 }));
+        if !is_late && !self.storage.has_lost_calls(&command.portal, from).await? {
+            return Ok(None);
+        }
+        let found = self.storage.lost_call_of(&command.portal, card, robot, (from, sent.plus(SKEW))).await?;
+        Ok(found.filter(|lost| is_late || lost.state == LostState::Replayed))
     }
 }
 
@@ -431,7 +437,8 @@ impl Look {
                     robot: robot.robot.clone(),
                     entered: entry.entered,
                     found: self.now,
-                    sure: robot.is_steady(),
+                    // Where others were heard it was left out, switched off or put off.
+                    sure: robot.is_steady() && !reached,
                     state: LostState::Open,
                 });
                 if reached {
@@ -471,8 +478,9 @@ impl Look {
 
     /// A robot of the portal reached us at about this time.
     fn heard_near(&self, at: Timestamp) -> bool {
-        let first = self.heard.partition_point(|heard| *heard < at.plus(Millis(-NEAR.0)));
-        self.heard.get(first).is_some_and(|heard| *heard <= at.plus(NEAR))
+        let near = Millis(NEAR.0.min(self.after.0 / 5));
+        let first = self.heard.partition_point(|heard| *heard < at.plus(Millis(-near.0)));
+        self.heard.get(first).is_some_and(|heard| *heard <= at.plus(near))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is said to the scheduler, and by whom: the store tells of new jobs, runs tell what became of theirs.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::domain::capability::PeerPace;
 use crate::domain::channel::Ramp;
 use crate::domain::job::QueueKey;
+use crate::domain::portal::CrmKind;
 use crate::domain::time::Timestamp;
 use crate::storage::StorageError;
 use crate::storage::jobs::JobsPage;
@@ -19,13 +21,14 @@ use crate::storage::writer::{JobSink, Queued};
 pub(super) enum Message {
     Jobs(Vec<Queued>),
     Gone(Vec<(QueueKey, String)>),
+    Unsure(BTreeSet<QueueKey>),
     News,
     Wake(QueueKey),
     Taken(Vec<QueueKey>),
     Looked { more: bool },
     Page { queue: QueueKey, page: Result<JobsPage, StorageError>, took: Duration },
     Finished(Box<Finished>),
-    Called { queue: QueueKey, awaited: bool },
+    Called { queue: QueueKey, awaited: bool, crm: CrmKind },
     Holding { queue: QueueKey, hold: Hold },
     PeerRefused { queue: QueueKey, lane: String },
     State { queue: QueueKey, state: WorkState },
@@ -162,6 +165,10 @@ impl JobSink for Handle {
 
     fn gone(&self, jobs: Vec<(QueueKey, String)>) {
         self.send(Message::Gone(jobs));
+    }
+
+    fn unsure(&self, queues: BTreeSet<QueueKey>) {
+        self.send(Message::Unsure(queues));
     }
 
     fn news(&self) {

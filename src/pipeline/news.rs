@@ -4,11 +4,13 @@
 //! a thousand at once. They are made one after the other, and all that ask meanwhile share the next one: looks side by
 //! side would find the same queues and take each of them again, a commit every time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Pipeline;
 use super::mailbox::Message;
 use crate::domain::job::QueueKey;
+use crate::domain::time::Millis;
+use crate::storage::StorageError;
 
 /// Whether a look is under way.
 #[derive(Default)]
@@ -49,6 +51,32 @@ pub(super) async fn look(pipeline: Arc<Pipeline>, orphans: bool) {
         }
     };
     pipeline.scheduler.send(Message::Looked { more });
+}
+
+/// Jobs due for longer than this that nobody runs have fallen through somewhere.
+const STRAGGLING: Millis = Millis::seconds(20);
+
+/// Looks for queues with jobs that fell through, a page at a time and round and round: paused portals have such jobs for days,
+/// and must not hide the others'. `behind` is the last queue of the page before.
+pub(super) async fn look_for_stragglers(pipeline: Arc<Pipeline>, behind: Arc<Mutex<String>>) {
+    let after = behind.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match pipeline.storage.queues_straggling(STRAGGLING, &after).await {
+        Ok(found) => {
+            let last = found.queues.last().filter(|_| found.full).map(ToString::to_string);
+            *behind.lock().unwrap_or_else(PoisonError::into_inner) = last.unwrap_or_default();
+            take_all(&pipeline, found.queues).await;
+        }
+        Err(error) => tracing::warn!(%error, "stragglers could not be looked up"),
+    }
+}
+
+/// Takes the queues that are ours by the store, all or none.
+pub(super) async fn take_own(pipeline: &Pipeline) -> Result<(), StorageError> {
+    let queues = pipeline.storage.queues_owned(&pipeline.worker).await?;
+    if !queues.is_empty() {
+        pipeline.scheduler.send(Message::Taken(pipeline.storage.queues_take(&pipeline.worker, &queues).await?));
+    }
+    Ok(())
 }
 
 /// Takes every one of these queues that can be had, in one commit; tells how many.

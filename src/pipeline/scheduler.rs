@@ -25,7 +25,7 @@ use super::stops::{Gate, Stops};
 use super::upkeep;
 use crate::domain::channel::{ChannelState, Ramp};
 use crate::domain::job::{JobState, QueueKey};
-use crate::domain::portal::PortalState;
+use crate::domain::portal::{CrmKind, PortalState};
 use crate::domain::time::{Millis, Timestamp};
 use crate::storage::StorageError;
 use crate::storage::jobs::JobsPage;
@@ -44,8 +44,8 @@ const IDLE: Millis = Millis::minutes(2);
 const PEER_LOOK: Millis = Millis::seconds(4);
 /// How often the database is looked at for work that nobody was told of.
 const LOOK: Millis = Millis(500);
-/// Jobs due for longer than this that nobody runs have fallen through somewhere.
-const STRAGGLING: Millis = Millis::seconds(20);
+/// How long after a failed try our own queues are asked for again.
+const OWN_AGAIN: Duration = Duration::from_secs(1);
 
 /// One queue in memory.
 struct Queue {
@@ -140,6 +140,8 @@ struct Scheduler {
     alarms: BTreeSet<(Timestamp, QueueKey)>,
     stops: Stops,
     looking: Looking,
+    /// The queue behind which stragglers are looked for next.
+    stragglers: Arc<std::sync::Mutex<String>>,
     runs: Runs,
 }
 
@@ -181,6 +183,7 @@ pub async fn run(pipeline: Arc<Pipeline>, mailbox: Mailbox, stop: CancellationTo
         alarms: BTreeSet::new(),
         stops: Stops::default(),
         looking: Looking::default(),
+        stragglers: Arc::default(),
         runs: Runs {
             tasks: TaskTracker::new(),
             mail: pipeline.scheduler.clone(),
@@ -264,6 +267,14 @@ impl Scheduler {
                     }
                 }
             }
+            Message::Unsure(queues) => {
+                for key in queues {
+                    if let Some(queue) = self.queues.get_mut(&key).filter(|queue| queue.owned) {
+                        queue.lanes.look_again(now);
+                        touched.insert(key);
+                    }
+                }
+            }
             Message::News => self.look_for_news(true),
             Message::Wake(key) => {
                 if let Some(queue) = self.queues.get_mut(&key) {
@@ -296,8 +307,8 @@ impl Scheduler {
                     }
                 }
             }
-            Message::Called { queue: key, awaited } => {
-                self.called(&key, awaited, now);
+            Message::Called { queue: key, awaited, crm } => {
+                self.called(&key, awaited, crm, now);
                 touched.insert(key);
             }
             Message::Holding { queue: key, hold } => {
@@ -356,13 +367,13 @@ impl Scheduler {
     }
 
     /// A call to a portal is over.
-    fn called(&mut self, key: &QueueKey, awaited: bool, now: Timestamp) {
-        let Some(queue) = self.queues.get_mut(key) else { return };
-        let count = queue.under_way.count(awaited);
-        *count = count.saturating_sub(1);
-        if let Some(crm) = queue.portal.as_ref().map(|known| known.portal.crm)
-            && self.stops.called(crm, key, now)
-        {
+    fn called(&mut self, key: &QueueKey, awaited: bool, crm: CrmKind, now: Timestamp) {
+        if let Some(queue) = self.queues.get_mut(key) {
+            let count = queue.under_way.count(awaited);
+            *count = count.saturating_sub(1);
+        }
+        // Also when the queue is somebody else's by now: nobody else would open the door again.
+        if self.stops.called(crm, key, now) {
             crate::telemetry::crm_stopped(crm.code(), false);
             tracing::info!(crm = crm.code(), "the CRM listens to our address again");
         }
@@ -386,9 +397,14 @@ impl Scheduler {
         // Most are still ours, and the look for news and orphans does not show those.
         let pipeline = Arc::clone(&self.pipeline);
         self.runs.spawn(async move {
-            match pipeline.storage.queues_owned(&pipeline.worker).await {
-                Ok(queues) => drop(news::take_all(&pipeline, queues).await),
-                Err(error) => tracing::warn!(%error, "our own queues could not be looked up"),
+            // The database has just been in trouble, and nothing else looks for them soon. A process that stops, or has lost
+            // its lease again, is told so by the next turn.
+            while let Err(error) = news::take_own(&pipeline).await {
+                tracing::warn!(%error, "our own queues could not be taken yet");
+                tokio::time::sleep(OWN_AGAIN).await;
+                if !pipeline.lease.pass().holds() {
+                    return;
+                }
             }
         });
     }
@@ -425,13 +441,7 @@ impl Scheduler {
         let orphans = u64::try_from(self.pipeline.settings.lease.0 / (2 * LOOK.0)).unwrap_or(1).max(1);
         self.look_for_news(rounds.is_multiple_of(orphans));
         if rounds.is_multiple_of(40) {
-            let pipeline = Arc::clone(&self.pipeline);
-            self.runs.spawn(async move {
-                match pipeline.storage.queues_straggling(STRAGGLING).await {
-                    Ok(queues) => drop(news::take_all(&pipeline, queues).await),
-                    Err(error) => tracing::warn!(%error, "stragglers could not be looked up"),
-                }
-            });
+            self.runs.spawn(news::look_for_stragglers(Arc::clone(&self.pipeline), Arc::clone(&self.stragglers)));
             self.let_go_of_idle();
         }
     }
@@ -688,9 +698,10 @@ impl Scheduler {
         *queue.under_way.count(awaited) += 1;
         let (pipeline, key) = (Arc::clone(&self.pipeline), key.clone());
         let span = run_span(&key, jobs.len());
+        let kind = portal.crm;
         let run = async move {
             super::report::run(&pipeline, &key, group, jobs).await;
-            pipeline.scheduler.send(Message::Called { queue: key, awaited });
+            pipeline.scheduler.send(Message::Called { queue: key, awaited, crm: kind });
         };
         self.runs.spawn(run.instrument(span));
         look

@@ -71,7 +71,8 @@ impl Pipeline {
             found.extend(self.sender_of(line, &channels).map(|channel| (line, Arc::clone(channel))));
         }
         let named = found.iter().find(|(line, _)| Some(&line.place) == written.place.as_ref());
-        let only = || found.first().filter(|_| found.len() == 1);
+        // A place that was chosen and is none of ours is not replaced by another: the words would leave from elsewhere.
+        let only = || found.first().filter(|_| found.len() == 1 && written.place.is_none());
         let Some((line, channel)) = named.or_else(only) else { return Ok(None) };
         // CRMs leave the plus away before a number that has its country in front.
         let ways = [format!("+{}", written.phone.trim_start_matches('+')), written.phone.clone()].map(Given::Phone);

@@ -76,6 +76,7 @@ impl JobSink for TestSink {
     fn gone(&self, jobs: Vec<(QueueKey, String)>) {
         self.gone.lock().unwrap().extend(jobs.into_iter().map(|(_, id)| id));
     }
+    fn unsure(&self, _queues: BTreeSet<QueueKey>) {}
     fn news(&self) {}
 }
 

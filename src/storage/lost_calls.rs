@@ -1,6 +1,9 @@
 //! Calls of robots that never came: what the history of stages says, what calls are known, and what is decided about the
 //! difference (`docs/adr/0018`).
 
+use std::time::Duration;
+
+use moka::future::Cache;
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -52,6 +55,15 @@ pub struct LookResult {
     pub robots: Vec<StageRobot>,
     /// Calls that did not come.
     pub lost: Vec<LostCall>,
+}
+
+/// Which portals have lost calls: nobody else's calls are compared with them.
+pub(super) struct LostCache(Cache<PortalId, bool>);
+
+impl LostCache {
+    pub(super) fn new() -> Self {
+        Self(Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(30)).build())
+    }
 }
 
 impl Storage {
@@ -251,6 +263,21 @@ impl Storage {
     pub async fn decide_lost_call(&self, portal: &PortalId, id: &str, state: LostState) -> Result<bool, StorageError> {
         let args = args![portal.as_str(), id, state.code(), self.clock.now().0];
         Ok(self.db.write(sql::LOST_CALL_DECIDE, args).await? == 1)
+    }
+
+    /// Whether calls for cards of a portal that entered a stage since then were given up for lost; asked at most every half
+    /// minute, so one that was found since may be missing.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn has_lost_calls(&self, portal: &PortalId, since: Timestamp) -> Result<bool, StorageError> {
+        if let Some(known) = self.lost.0.get(portal).await {
+            return Ok(known);
+        }
+        let args = args![portal.as_str(), format!("{:013}", since.0)];
+        let any = self.db.row(sql::LOST_CALLS_ANY, args).await?.is_some();
+        self.lost.0.insert(portal.clone(), any).await;
+        Ok(any)
     }
 
     /// The lost call that a robot's late call for a card may be: the latest whose card entered between two moments.

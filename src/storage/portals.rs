@@ -294,6 +294,7 @@ impl Storage {
             sql::CLEAN_PAGE_MESSAGES,
             sql::CLEAN_SIGNS,
             sql::CLEAN_LOST_CALLS,
+            sql::CLEAN_LOST_RULES,
             sql::CLEAN_STAGE_ROBOTS,
             sql::CLEAN_STAGE_LOOKS,
             sql::CLEAN_SMS_SENDERS,

@@ -221,15 +221,16 @@ statements! {
         ORDER BY q.next_due_ms LIMIT 256";
     /// Queues whose owner is gone, whether or not there is news: their running jobs must be looked after.
     QUEUES_ORPHANED = "SELECT q.key FROM queues q LEFT JOIN workers w ON w.id = q.owner
-        WHERE q.owner IS NOT NULL AND q.owner <> $1 AND (w.id IS NULL OR w.lease_until_ms < $2) LIMIT 256";
+        WHERE q.owner IS NOT NULL AND q.owner <> $1 AND (w.id IS NULL OR w.lease_until_ms < $2)
+        ORDER BY q.owner LIMIT 256";
     /// Queues of one owner, whether or not there is news.
     QUEUES_OWNED = "SELECT key FROM queues WHERE owner = $1";
-    /// Takes one queue if it is free or its owner is gone; the outer test is repeated on purpose, because the row may
     /// Lets one queue go.
     QUEUE_RELEASE = "UPDATE queues SET owner = NULL, next_due_ms = COALESCE(next_due_ms, $3)
         WHERE key = $1 AND owner = $2";
     /// Queues that have jobs older than `$1` waiting: the net below every hand-over that may have been missed.
-    QUEUES_STRAGGLING = "SELECT DISTINCT queue FROM jobs WHERE dead_ms IS NULL AND due_ms < $1 LIMIT 256";
+    QUEUES_STRAGGLING = "SELECT DISTINCT queue FROM jobs WHERE dead_ms IS NULL AND due_ms < $1 AND queue > $2
+        ORDER BY queue LIMIT 256";
 
     // --- jobs ---------------------------------------------------------------------------------------------------
     /// Whether a queue holds more than so many jobs.
@@ -521,7 +522,7 @@ batches! {
     /// one per lookout or channel.
     MESSAGES_WATCHED["ttti"] = "WITH v(provider, state, silence, before_ms) AS (VALUES {rows}),
             due AS (SELECT m.id, m.channel_id, m.peer, m.state, m.silence, m.changed_ms,
-                ROW_NUMBER() OVER (PARTITION BY m.portal_id, m.state ORDER BY m.changed_ms, m.id) AS place
+                ROW_NUMBER() OVER (PARTITION BY COALESCE(m.portal_id, m.channel_id), m.state ORDER BY m.changed_ms, m.id) AS place
             FROM messages m CROSS JOIN v CROSS JOIN channels c
             WHERE m.awaited = 1 AND m.state = v.state AND m.silence = v.silence AND m.changed_ms <= v.before_ms
                 AND c.id = m.channel_id AND c.provider = v.provider)

@@ -158,9 +158,11 @@ impl Storage {
     pub async fn queues_to_look_at(&self, worker: &WorkerId, orphans: bool) -> Result<QueuesFound, StorageError> {
         let (due, alive) = (self.clock.now(), self.lease_time(false).await?);
         let mut keys = self.db.rows(sql::QUEUES_WITH_NEWS, args![worker.as_str(), due.0, alive.0]).await?;
-        let full = keys.len() >= LOOK_MAX;
+        let mut full = keys.len() >= LOOK_MAX;
         if orphans {
-            keys.extend(self.db.rows(sql::QUEUES_ORPHANED, args![worker.as_str(), alive.0]).await?);
+            let orphaned = self.db.rows(sql::QUEUES_ORPHANED, args![worker.as_str(), alive.0]).await?;
+            full |= orphaned.len() >= LOOK_MAX;
+            keys.extend(orphaned);
         }
         let mut queues = Vec::new();
         for row in keys {
@@ -182,14 +184,16 @@ impl Storage {
         Ok(keys.iter().filter_map(|key| QueueKey::parse(key)).collect())
     }
 
-    /// Queues in which jobs have been due for longer than `age`: a hand-over may have been missed.
+    /// Queues behind the key `after` in which jobs have been due for longer than `age`: a hand-over may have been missed.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub async fn queues_straggling(&self, age: Millis) -> Result<Vec<QueueKey>, StorageError> {
-        let rows = self.db.rows(sql::QUEUES_STRAGGLING, args![self.clock.now().plus(Millis(-age.0)).0]).await?;
+    pub async fn queues_straggling(&self, age: Millis, after: &str) -> Result<QueuesFound, StorageError> {
+        let before = self.clock.now().plus(Millis(-age.0));
+        let rows = self.db.rows(sql::QUEUES_STRAGGLING, args![before.0, after]).await?;
         let keys = rows.iter().map(|row| row.text("queue")).collect::<Result<Vec<_>, _>>()?;
-        Ok(keys.iter().filter_map(|key| QueueKey::parse(key)).collect())
+        let queues = keys.iter().filter_map(|key| QueueKey::parse(key)).collect();
+        Ok(QueuesFound { queues, full: rows.len() >= LOOK_MAX })
     }
 
     /// Takes those of the queues, in one commit, that are free, whose owner is gone, or that are ours already; gives them.

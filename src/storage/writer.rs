@@ -6,6 +6,7 @@
 //! become one many-row statement. If a batch is refused because of one step in it, every step is written alone, so
 //! that only the guilty one fails.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
@@ -66,6 +67,9 @@ pub trait JobSink: Send + Sync {
 
     /// Jobs that ended without being run here (the echo settled them).
     fn gone(&self, jobs: Vec<(QueueKey, String)>);
+
+    /// Jobs may have come into these queues: nobody knows whether the commit that brought them was made.
+    fn unsure(&self, queues: BTreeSet<QueueKey>);
 
     /// There is work in queues this process does not own yet; look for it now.
     fn news(&self);
@@ -345,7 +349,11 @@ async fn write(db: &Db, context: &Context, steps: &[Step]) -> Result<Vec<Outcome
     let mut tx = db.begin_on_own_thread().await?;
     let outcomes = write_steps(&mut tx, context, now, steps, &mut harvest).await?;
     let foreign = tell_foreign_queues(&mut tx, context, &mut harvest).await?;
-    tx.commit().await?;
+    if let Err(error) = tx.commit().await {
+        // Its answer may be all that was lost; whoever asks again is then told that it was done, and hands nothing over.
+        context.sink.unsure(harvest.jobs.into_iter().map(|queued| queued.job.queue).collect());
+        return Err(error);
+    }
     if !harvest.jobs.is_empty() {
         context.sink.jobs(harvest.jobs);
     }

@@ -22,7 +22,7 @@ async fn decide(language: &'static str, size: (u32, u32)) {
         connected(Wish { language, scopes: &["messageservice"], bitrix24: QUICK, ..Wish::default() }).await;
     let robot = json!({"recipients": "main", "template": "order_update:ru", "params": ["Анна", "1"]});
     let stage = world.robot(&robot);
-    world.make_known(&stage, 3).await;
+    world.make_known(&stage, 12).await;
     let deal = world.deal(LOST);
     world.sandbox.add_fault(Fault::new("robot.callback", Action::Lose).times(1));
     world.portal.move_item(DEAL, deal, &stage).unwrap();

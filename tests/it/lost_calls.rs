@@ -175,7 +175,7 @@ async fn what_a_robot_fills_in_is_asked_for_and_a_rule_does_the_rest() {
 
     // By rule, without anybody: what is the same for every card. What is not stays for a person.
     let same = world.robot(&constant());
-    world.make_known(&same, 3).await;
+    world.make_known(&same, 12).await;
     let rule = format!("/api/v1/portals/{portal}/lost-calls/rule");
     let (status, answer) = world.put(&rule, json!({"mode": "replay"})).await;
     assert_eq!((status, &answer["mode"]), (200, &json!("replay")), "{answer}");
@@ -198,7 +198,7 @@ async fn what_a_robot_fills_in_is_asked_for_and_a_rule_does_the_rest() {
 async fn a_portal_that_does_not_tell_its_history_is_said_so_and_asked_again() {
     let world = World::with(wish()).await;
     let stage = world.robot(&constant());
-    world.make_known(&stage, 3).await;
+    world.make_known(&stage, 12).await;
     let method = "crm.stagehistory.list".to_owned();
     world.portal.set_switches(|switches| {
         switches.method_confirm.insert(method.clone(), MethodConfirm::Denied);

@@ -37,7 +37,7 @@ fn a_stage_is_known_after_three_calls_and_a_missing_one_is_lost() {
     let calls: Vec<KnownCall> = (1..=3).map(|n| call(n, "r", i64::try_from(n).unwrap() * 20, "same")).collect();
     let (robots, lost) = lost_of(&calls, &old);
     assert_eq!((robots.len(), lost), (1, vec![(4, true)]));
-    assert!(robots[0].is_constant() && robots[0].is_steady());
+    assert!(!robots[0].is_constant() && robots[0].is_steady(), "three cards of one work prove little");
     assert_eq!((robots[0].seen, robots[0].skipped, robots[0].same), (3, 0, 3), "nobody was heard when it was missed");
     // Twice is not enough, another stage expects nobody.
     assert_eq!(lost_of(&calls[..2], &old).1, []);
@@ -60,8 +60,8 @@ fn a_robot_with_a_condition_is_not_surely_lost() {
     assert_eq!(robots.len(), 2);
     let picky = robots.iter().find(|robot| robot.robot == "picky").unwrap();
     assert_eq!((picky.seen, picky.skipped, picky.is_steady()), (3, 6, false));
-    assert_eq!(lost.first(), Some(&(4, true)), "the first looks like a loss");
-    assert!(lost[1..].iter().all(|(_, sure)| !sure), "{lost:?}");
+    assert_eq!(lost.len(), 6);
+    assert!(lost.iter().all(|(_, sure)| !sure), "the other was heard each time: {lost:?}");
 }
 
 #[test]

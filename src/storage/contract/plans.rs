@@ -14,7 +14,6 @@ const WHOLE: &[(&str, &str)] = &[
     ("WORKER_OTHERS_LEAVE", "workers: one row per process"),
     ("WORKERS_HEARING", "workers: one row per process"),
     ("WORKER_FORGET", "workers: one row per process"),
-    ("QUEUES_STRAGGLING", "living jobs, every twenty seconds"),
     ("JOBS_COUNT", "jobs, for gauges: at most a twentieth of the time (http::health)"),
     ("JOBS_IN_DOUBT", "once, after a restore"),
     ("COMMENTS_IN_DOUBT", "once, after a restore"),

@@ -49,6 +49,10 @@ statements! {
     LOST_CALL_OF_CARD = concat!("SELECT ", lost_columns!(), " FROM lost_calls l
         WHERE l.portal_id = $1 AND l.card = $2 AND l.robot = $3 AND l.entered_ms >= $4 AND l.entered_ms <= $5
         ORDER BY l.entered_ms DESC LIMIT 1");
+    /// Whether a portal has lost calls whose ids, which begin with when their cards entered, stand behind `$2`.
+    LOST_CALLS_ANY = "SELECT 1 AS one FROM lost_calls WHERE portal_id = $1 AND id >= $2 LIMIT 1";
+    /// Deletes what is wanted of a portal's lost calls.
+    CLEAN_LOST_RULES = "DELETE FROM lost_call_rules WHERE portal_id = $1";
     /// Deletes a portal's lost calls.
     CLEAN_LOST_CALLS = "DELETE FROM lost_calls WHERE portal_id = $1";
     /// Deletes what is known of its robots.
